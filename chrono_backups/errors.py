@@ -1,0 +1,192 @@
+"""Every error this package raises on purpose.
+
+The class says the kind, the attributes carry the facts, ``hint`` says what the operator can do::
+
+    ChronoBackupsError
+    ├── UsageError                 the call's own words are wrong
+    ├── SettingsError              settings are wrong; carries every problem found
+    ├── Cancelled                  the operator or a time limit stopped the work
+    ├── StorageError               an object could not be stored or fetched
+    │   ├── StorageUnavailable     passing: the only one that is retried
+    │   ├── StorageDenied          the storage answered: no right to do this
+    │   ├── StorageFull            no room, or past the configured limit
+    │   ├── ObjectMissing          no object of that key
+    │   └── ObjectExists           created once already
+    ├── SourceError                a source could not be captured
+    │   └── SourceUnavailable      passing: may be retried
+    ├── RepositoryError
+    │   ├── RepositoryMissing      nothing was initialised there
+    │   ├── RepositoryExists       something was initialised there already
+    │   ├── UnsupportedFormat      written by a version this one can't read
+    │   ├── KeyMissing             encrypted, and no key is configured
+    │   ├── WrongKey               encrypted under other keys than the one configured
+    │   ├── EncryptionMismatch     settings and repository disagree about encryption
+    │   ├── LeaseLost              a writer outlived its lease
+    │   ├── BackupMissing          no backup of that id
+    │   └── EntryMissing           no such path in that backup
+    ├── Damaged                    stored data is not what was written
+    ├── BackupFailed               no source could be captured
+    └── RestoreError
+        ├── TargetNotEmpty         the restore would touch existing data
+        └── InsufficientSpace      the restore does not fit
+
+Messages name the thing, what was expected and what was found; never a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ChronoBackupsError(Exception):
+    """Base of all. ``str()`` is one line for the operator; ``hint`` is the remedy, or empty."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(ChronoBackupsError):
+    """The command or call itself is wrong."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One wrong setting: the variable, what was found (secrets masked), what is accepted."""
+
+    variable: str
+    found: str
+    accepted: str
+
+    def __str__(self) -> str:
+        return f"{self.variable}: found {self.found}; accepted: {self.accepted}"
+
+
+class SettingsError(ChronoBackupsError):
+    """All that is wrong with the settings, at once."""
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str = "") -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(f"{count} setting{'s are' if count != 1 else ' is'} wrong:\n{lines}", hint=hint)
+
+
+class Cancelled(ChronoBackupsError):
+    """The work was stopped; the repository is whole and what was stored is used by the next run."""
+
+
+class StorageError(ChronoBackupsError):
+    """An operation on a storage failed. ``storage``, ``operation`` and ``key`` name it."""
+
+    def __init__(self, message: str, *, storage: str = "", operation: str = "", key: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.storage = storage
+        self.operation = operation
+        self.key = key
+
+
+class StorageUnavailable(StorageError):
+    """The storage did not answer or was busy; the same call may succeed later. Retried."""
+
+
+class StorageDenied(StorageError):
+    """The storage refused for want of rights."""
+
+
+class StorageFull(StorageError):
+    """There is no room, or the configured limit would be passed; nothing was written."""
+
+
+class ObjectMissing(StorageError):
+    """There is no object of that key."""
+
+
+class ObjectExists(StorageError):
+    """An object of that key exists and was to be created once."""
+
+
+class SourceError(ChronoBackupsError):
+    """A source could not be captured. ``source`` names it."""
+
+    def __init__(self, message: str, *, source: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.source = source
+
+
+class SourceUnavailable(SourceError):
+    """The source did not answer; it may later."""
+
+
+class RepositoryError(ChronoBackupsError):
+    """A repository can't be used as asked."""
+
+
+class RepositoryMissing(RepositoryError):
+    """No repository was initialised in that storage."""
+
+
+class RepositoryExists(RepositoryError):
+    """A repository was already initialised in that storage."""
+
+
+class UnsupportedFormat(RepositoryError):
+    """The stored format is newer than this program."""
+
+
+class KeyMissing(RepositoryError):
+    """The repository is encrypted and no key is configured."""
+
+
+class WrongKey(RepositoryError):
+    """The configured key opens none of the key slots. ``known`` lists the slots' key ids."""
+
+    def __init__(self, message: str, *, known: Sequence[str] = (), hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.known = tuple(known)
+
+
+class EncryptionMismatch(RepositoryError):
+    """Encryption was asked of a plain repository, or none of an encrypted one."""
+
+
+class LeaseLost(RepositoryError):
+    """A writer's lease ran out before it could commit; nothing was committed."""
+
+
+class BackupMissing(RepositoryError):
+    """The repository holds no backup of that id."""
+
+
+class EntryMissing(RepositoryError):
+    """The backup holds no entry of that path."""
+
+
+class Damaged(ChronoBackupsError):
+    """A stored object is not what was written. ``key`` names the object."""
+
+    def __init__(self, message: str, *, key: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint or "Run `chrono-backups verify --full` to see all that is damaged.")
+        self.key = key
+
+
+class BackupFailed(ChronoBackupsError):
+    """No source could be captured, so there is nothing to commit. ``failures``: source → reason."""
+
+    def __init__(self, message: str, *, failures: dict[str, str] | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.failures = dict(failures or {})
+
+
+class RestoreError(ChronoBackupsError):
+    """A restore can't be carried out as asked."""
+
+
+class TargetNotEmpty(RestoreError):
+    """The target holds data that the restore was not told to touch."""
+
+
+class InsufficientSpace(RestoreError):
+    """The target's file system has less room than the restore needs."""
