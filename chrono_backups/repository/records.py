@@ -1,0 +1,242 @@
+"""The records of a repository, and their JSON forms (``docs/repository-format.md``, "Records").
+
+A **snapshot** is one finished capture of one source; a **manifest** is the record of a backup and
+names its snapshots. Both are written once, sealed, and never changed. Times are UTC; sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from chrono_backups.errors import Damaged
+from chrono_backups.events import Finding
+from chrono_backups.identifiers import BackupType, SourceName
+
+Effective = Literal["full", "incremental", "differential"]
+"""What a capture really read, after an unusable parent made it a full one."""
+
+Status = Literal["complete", "partial"]
+
+
+def to_text(moment: datetime) -> str:
+    """ISO 8601, UTC, microseconds: what every record and every ``--json`` shows."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def from_text(text: str) -> datetime:
+    """The moment that ``to_text`` wrote."""
+    return datetime.fromisoformat(text)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a capture did. ``*_added`` is new in the repository; ``bytes_stored`` is after sealing."""
+
+    files: int = 0
+    directories: int = 0
+    others: int = 0
+    """Symlinks, devices and fifos."""
+    bytes_total: int = 0
+    """Content bytes that a whole restore writes."""
+    files_read: int = 0
+    bytes_read: int = 0
+    """Content bytes read from the source this time."""
+    chunks_added: int = 0
+    bytes_added: int = 0
+    """Content bytes of chunks that the repository did not hold yet."""
+    bytes_stored: int = 0
+    """Bytes that those chunks take in packs: compressed, encrypted."""
+
+    def __add__(self, other: Statistics) -> Statistics:
+        return Statistics(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
+
+
+@dataclass(frozen=True)
+class ListingChunk:
+    """One chunk of a snapshot's listing: its id and the path of its first directory."""
+
+    first_path: bytes
+    chunk_id: bytes
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One finished capture of one source."""
+
+    snapshot_id: str
+    backup_id: str
+    source: SourceName
+    effective: Effective
+    reason: str
+    """Why ``effective`` is not what was asked for; empty otherwise."""
+    parent: str | None
+    """The snapshot id that unchanged entries were taken from."""
+    started_at: datetime
+    finished_at: datetime
+    statistics: Statistics
+    facts: Mapping[str, Any]
+    """What only the source knows: its boundary, its roots."""
+    findings: tuple[Finding, ...]
+    listing: tuple[ListingChunk, ...] = field(repr=False)
+    wasteful: tuple[bytes, ...] = field(default=(), repr=False)
+    """Bundles of which this snapshot uses less than half: the next full capture packs their files anew."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "snapshot_id": self.snapshot_id,
+            "backup_id": self.backup_id,
+            "source": self.source,
+            "effective": self.effective,
+            "reason": self.reason,
+            "parent": self.parent,
+            "started_at": to_text(self.started_at),
+            "finished_at": to_text(self.finished_at),
+            "statistics": asdict(self.statistics),
+            "facts": dict(self.facts),
+            "findings": [finding.to_json() for finding in self.findings],
+            "listing": [[chunk.first_path.hex(), chunk.chunk_id.hex()] for chunk in self.listing],
+            "wasteful": [chunk_id.hex() for chunk_id in self.wasteful],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], key: str) -> Snapshot:
+        """Raises ``Damaged`` naming ``key`` where the record is not what ``to_json`` writes."""
+        try:
+            return cls(
+                snapshot_id=data["snapshot_id"],
+                backup_id=data["backup_id"],
+                source=data["source"],
+                effective=data["effective"],
+                reason=data["reason"],
+                parent=data["parent"],
+                started_at=from_text(data["started_at"]),
+                finished_at=from_text(data["finished_at"]),
+                statistics=Statistics(**data["statistics"]),
+                facts=data["facts"],
+                findings=tuple(Finding.from_json(finding) for finding in data["findings"]),
+                listing=tuple(
+                    ListingChunk(bytes.fromhex(path), bytes.fromhex(chunk_id)) for path, chunk_id in data["listing"]
+                ),
+                wasteful=tuple(bytes.fromhex(chunk_id) for chunk_id in data["wasteful"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise Damaged(f"{key} is no snapshot record: {error}", key=key) from error
+
+
+@dataclass(frozen=True)
+class SnapshotSummary:
+    """What a manifest says of one of its snapshots."""
+
+    source: SourceName
+    snapshot_id: str
+    effective: Effective
+    reason: str
+    started_at: datetime
+    finished_at: datetime
+    statistics: Statistics
+    facts: Mapping[str, Any]
+    findings: int
+    """How many findings the snapshot has; ``Repository.snapshot`` has them all."""
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> SnapshotSummary:
+        return cls(
+            source=snapshot.source,
+            snapshot_id=snapshot.snapshot_id,
+            effective=snapshot.effective,
+            reason=snapshot.reason,
+            started_at=snapshot.started_at,
+            finished_at=snapshot.finished_at,
+            statistics=snapshot.statistics,
+            facts=snapshot.facts,
+            findings=len(snapshot.findings),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "snapshot_id": self.snapshot_id,
+            "effective": self.effective,
+            "reason": self.reason,
+            "started_at": to_text(self.started_at),
+            "finished_at": to_text(self.finished_at),
+            "statistics": asdict(self.statistics),
+            "facts": dict(self.facts),
+            "findings": self.findings,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SnapshotSummary:
+        times = {name: from_text(data[name]) for name in ("started_at", "finished_at")}
+        return cls(**{**data, **times, "statistics": Statistics(**data["statistics"])})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The record of a backup: in sight only when all it needs is stored."""
+
+    backup_id: str
+    type: BackupType
+    status: Status
+    started_at: datetime
+    finished_at: datetime
+    snapshots: tuple[SnapshotSummary, ...]
+    failures: Mapping[str, str]
+    """Source → why it is missing; empty in a complete backup."""
+    host: str
+    program: str
+    """Name and version of the program that wrote it."""
+    trigger: str
+    """Who asked: ``command line``, ``schedule …``, ``dagster run …``."""
+
+    @property
+    def statistics(self) -> Statistics:
+        """The sum over all snapshots."""
+        return sum((snapshot.statistics for snapshot in self.snapshots), Statistics())
+
+    @property
+    def skew_seconds(self) -> float:
+        """Seconds between the first and the last source's capture being finished."""
+        ends = [snapshot.finished_at for snapshot in self.snapshots]
+        return (max(ends) - min(ends)).total_seconds() if ends else 0.0
+
+    def snapshot(self, source: str) -> SnapshotSummary | None:
+        """The snapshot of that source, or None."""
+        return next((one for one in self.snapshots if one.source == source), None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "backup_id": self.backup_id,
+            "type": self.type,
+            "status": self.status,
+            "started_at": to_text(self.started_at),
+            "finished_at": to_text(self.finished_at),
+            "skew_seconds": self.skew_seconds,
+            "snapshots": [snapshot.to_json() for snapshot in self.snapshots],
+            "failures": dict(self.failures),
+            "host": self.host,
+            "program": self.program,
+            "trigger": self.trigger,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], key: str) -> Manifest:
+        """Raises ``Damaged`` naming ``key`` where the record is not what ``to_json`` writes."""
+        try:
+            return cls(
+                backup_id=data["backup_id"],
+                type=data["type"],
+                status=data["status"],
+                started_at=from_text(data["started_at"]),
+                finished_at=from_text(data["finished_at"]),
+                snapshots=tuple(SnapshotSummary.from_json(one) for one in data["snapshots"]),
+                failures=dict(data["failures"]),
+                host=data["host"],
+                program=data["program"],
+                trigger=data["trigger"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise Damaged(f"{key} is no manifest: {error}", key=key) from error
