@@ -1,0 +1,228 @@
+"""The one place where settings become live objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from chrono_backups.backup.hooks import Hooks
+from chrono_backups.backup.plan import BackupPlan, Outcome, plan_backup
+from chrono_backups.backup.service import abandon, capture, commit
+from chrono_backups.clock import Clock, SystemClock
+from chrono_backups.errors import (
+    ChronoBackupsError,
+    EncryptionMismatch,
+    Problem,
+    RepositoryMissing,
+    SettingsError,
+    StorageUnavailable,
+    UsageError,
+)
+from chrono_backups.events import Finding, Listener, silent
+from chrono_backups.identifiers import SOURCES_OF_TYPE, BackupType, SourceName, StorageName
+from chrono_backups.repository.records import Manifest
+from chrono_backups.repository.repository import Repository
+from chrono_backups.repository.writer import PipelineOptions
+from chrono_backups.settings import Settings
+from chrono_backups.sources.base import Source
+from chrono_backups.sources.files import FilesSource
+from chrono_backups.storage.base import Storage
+from chrono_backups.storage.local import LocalStorage
+from chrono_backups.storage.metered import MeteredStorage
+from chrono_backups.storage.retrying import RetryingStorage
+from chrono_backups.storage.throttled import Bandwidth, ThrottledStorage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_WORKERS_MOST = 4
+
+
+class Application:
+    """What the command line and Dagster work with. Makes nothing before it is asked for."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        limit = settings.limits.bandwidth_limit_mbps
+        self._bandwidth = Bandwidth(limit, clock=self.clock) if limit else None
+
+    # Storages and repositories.
+
+    def storage(self, name: StorageName | None = None, *, create: bool = False) -> Storage:
+        """The storage of that name, or the primary one, retried, throttled and metered.
+
+        Only ``create`` makes its place; a place that is gone is ``StorageUnavailable``, never made anew.
+        """
+        name = name or self.settings.primary_storage
+        if name not in self.settings.storages:
+            enabled = ", ".join(self.settings.storages) or "none"
+            raise UsageError(f"the storage {name} is not enabled", hint=f"Enabled: {enabled}.")
+        storage: Storage = self._driver(name, create=create)
+        if self._bandwidth is not None:
+            storage = ThrottledStorage(storage, self._bandwidth)
+        return MeteredStorage(RetryingStorage(storage, clock=self.clock), clock=self.clock)
+
+    def _driver(self, name: StorageName, *, create: bool) -> Storage:
+        local = self.settings.local
+        path = local.mirror_path if name == "local_mirror" else local.path
+        if name not in {"local", "local_mirror"} or path is None:  # settings refuse what is not built
+            raise UsageError(f"the storage {name} is not built yet")
+        return LocalStorage(
+            path,
+            name=name,
+            max_size=local.max_size if name == "local" else None,
+            directory_mode=local.permissions,
+            create=create,
+            clock=self.clock,
+        )
+
+    def open_repository(self, name: StorageName | None = None) -> Repository:
+        """The repository in that storage. Raises ``RepositoryMissing``, ``WrongKey`` and their like."""
+        storage = self.storage(name)
+        try:
+            repository = Repository.open(storage, operator_key=self._operator_key(), clock=self.clock)
+        except BaseException:
+            storage.close()
+            raise
+        if repository.encrypted and not self.settings.encryption.enabled:
+            repository.close()
+            raise EncryptionMismatch(
+                "BACKUP_ENCRYPTION_ENABLED=false, and the repository is encrypted",
+                hint="A repository is encrypted or not from its creation. Remove the setting, or use another place.",
+            )
+        if not repository.encrypted and self.settings.encryption.enabled:
+            repository.close()
+            raise EncryptionMismatch(
+                "encryption is asked for, and the repository is not encrypted",
+                hint="Set BACKUP_ENCRYPTION_ENABLED=false to go on with it, or make an encrypted one elsewhere.",
+            )
+        return repository
+
+    def create_repository(self, name: StorageName | None = None) -> Repository:
+        """``init``. Raises ``RepositoryExists``; without a key ``SettingsError``, unless encryption is off.
+
+        A storage that is not the primary one gets no repository of its own: it is filled by replication.
+        """
+        encryption = self.settings.encryption
+        key = self._operator_key()
+        if encryption.enabled and key is None:
+            raise SettingsError(
+                [Problem("BACKUP_ENCRYPTION_KEY", "nothing", "a key, or BACKUP_ENCRYPTION_ENABLED=false")],
+                hint="Make a key: chrono-backups keygen. Keep a copy of it away from the backups.",
+            )
+        algorithm = encryption.algorithm if encryption.enabled else "none"
+        return Repository.create(
+            self.storage(name, create=True), algorithm=algorithm, operator_key=key, clock=self.clock
+        )
+
+    def _operator_key(self) -> bytes | None:
+        return self.settings.encryption.load_key() if self.settings.encryption.enabled else None
+
+    # Sources.
+
+    def sources(
+        self, backup_type: BackupType, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> list[Source]:
+        """The configured sources that such a backup captures. ``UsageError`` where there is none.
+
+        ``include`` and ``exclude`` are patterns beside those of the settings.
+        """
+        names = [name for name in SOURCES_OF_TYPE[backup_type] if name in self.settings.sources]
+        if not names:
+            wanted = ", ".join(SOURCES_OF_TYPE[backup_type])
+            raise UsageError(
+                f"a backup of type {backup_type} has nothing to capture: it takes {wanted}, none is configured",
+                hint="Set BACKUP_FILES_PATHS or BACKUP_CONFIGURATION_PATHS.",
+            )
+        return [self._source(name, include, exclude) for name in names]
+
+    def _source(self, name: SourceName, include: Sequence[str], exclude: Sequence[str]) -> Source:
+        files = self.settings.files
+        if name == "files":
+            return FilesSource(
+                "files",
+                files.paths,
+                include=(*files.include_patterns, *include),
+                exclude=(*files.exclude_patterns, *exclude),
+                never=self._own_places(),
+            )
+        if name == "configuration":
+            paths = self.settings.configuration.paths
+            return FilesSource("configuration", paths, never=self._own_places(), single_files=True)
+        raise UsageError(f"the source {name} is not built yet")
+
+    def _own_places(self) -> list[Path]:
+        local = self.settings.local
+        return [path for path in (local.path, local.mirror_path) if path is not None]
+
+    def pipeline_options(self) -> PipelineOptions:
+        """How content is compressed, with as much at once as the memory limit allows."""
+        compression = self.settings.compression
+        workers = min(_WORKERS_MOST, max(2, os.cpu_count() or 2))
+        options = PipelineOptions(compression.type, compression.level, workers=workers, slots=workers + 3)
+        memory = self.settings.limits.memory
+        return options if memory is None else options.within(memory)
+
+    def hooks(self, listener: Listener = silent) -> Hooks:
+        """The operator's commands around a backup."""
+        return Hooks(self.settings.hooks, listener)
+
+    # The whole of it.
+
+    def take_backup(
+        self,
+        backup_type: BackupType,
+        *,
+        storage: StorageName | None = None,
+        trigger: str,
+        listener: Listener = silent,
+    ) -> Manifest:
+        """Plan, capture every source, commit, with the hooks around it.
+
+        A source that fails makes the backup ``partial``. Raises ``BackupFailed`` where all fail.
+        """
+        self.check_enabled()
+        sources = self.sources(backup_type)
+        with self.open_repository(storage) as repository:
+            plan = plan_backup(repository, backup_type, [source.name for source in sources])
+            try:
+                with self.hooks(listener).around(plan):
+                    outcomes = [self.capture(repository, plan, source, listener) for source in sources]
+                    return commit(repository, plan, outcomes, trigger=trigger)
+            except BaseException:
+                abandon(repository, plan)
+                raise
+
+    def check_enabled(self) -> None:
+        """Raises ``UsageError`` where ``BACKUP_ENABLED=false``."""
+        if not self.settings.enabled:
+            raise UsageError("BACKUP_ENABLED=false: no backups are taken", hint="Restoring and verifying still work.")
+
+    def capture(self, repository: Repository, plan: BackupPlan, source: Source, listener: Listener = silent) -> Outcome:
+        """One source of a planned backup."""
+        return capture(repository, plan, source, options=self.pipeline_options(), listener=listener)
+
+    def probe(self) -> list[Finding]:
+        """What ``validate`` finds: settings worth a word, sources, storages, the key. Changes nothing."""
+        found = list(self.settings.findings())
+        for name in self.settings.sources:
+            found += self._source(name, (), ()).probe()
+        for storage in self.settings.storages:
+            found += self._probe_storage(storage)
+        return found
+
+    def _probe_storage(self, name: StorageName) -> list[Finding]:
+        try:
+            with self.open_repository(name) as repository:
+                usage = repository.storage.usage()
+                message = f"holds {len(repository.names('manifest'))} backups in {usage.used} bytes"
+                return [Finding("storage-ready", "info", name, message)]
+        except RepositoryMissing as error:
+            return [Finding("repository-missing", "warning", name, error.message, error.hint)]
+        except StorageUnavailable as error:
+            return [Finding("storage-unavailable", "error", name, error.message, error.hint)]
+        except ChronoBackupsError as error:
+            code = "".join(f"-{char.lower()}" if char.isupper() else char for char in type(error).__name__)
+            return [Finding(code.strip("-"), "error", name, error.message, error.hint)]

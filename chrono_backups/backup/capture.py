@@ -1,0 +1,488 @@
+"""One source's capture into the repository: scan beside the parent's listing, read what changed.
+
+The walk of the source and the parent's listing go side by side, both in the order of paths. A directory
+that is the same byte for byte as in the parent is taken over whole; of others, each entry is taken over
+or read. Small files are laid into bundles, large ones cut by content. A directory's segment is written
+once the chunks of all its files have their ids, in order, while later ones are already being read.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from chrono_backups.backup.placement import Bundler, InBundle, ReadInto, Stream, Streamer
+from chrono_backups.errors import Damaged
+from chrono_backups.events import Finding, Listener, Progress
+from chrono_backups.pipeline.attributes import Attributes
+from chrono_backups.pipeline.chunking import MIN_CHUNK
+from chrono_backups.pipeline.encryption import Keys
+from chrono_backups.repository.listing import (
+    HASH_SIZE,
+    MAX_DIRECT_EXTENTS,
+    NO_HASH,
+    NOTHING_EXTRA,
+    Extent,
+    Extra,
+    Segment,
+    encode_extents,
+    encode_segment,
+)
+from chrono_backups.repository.listings import ListingCursor, ListingWriter, content_extents
+from chrono_backups.repository.reader import ChunkReader
+from chrono_backups.repository.records import Effective, ListingChunk, Statistics
+from chrono_backups.repository.writer import ChunkWriter, Ticket
+from chrono_backups.sources.base import PLAIN, Capture, Content, Description, Directory, Unreadable
+
+_KIND = 0o170000
+_FINDINGS_KEPT = 1000
+"""A snapshot keeps so many findings, and then one that says how many more there were."""
+_PENDING_MOST = 20_000
+"""Entries whose segment waits for chunk ids; beyond, what is open is closed to let them go."""
+_RECENT_MOST = 50_000
+"""Small files remembered by content in one capture, so that copies near each other are stored once."""
+_PRESENT_MOST = 65536
+_ROWS_LEAST = 128
+_ROWS_MOST = 1024
+_RACY = 2_000_000_000
+"""Nanoseconds before the parent's start: a file changed then may have changed again unseen, within the
+coarsest time stamp that file systems keep, so it is read again."""
+
+_Content = list[Extent] | InBundle | Stream
+
+
+@dataclass(frozen=True)
+class Parent:
+    """What an earlier snapshot of the source offers: its listing, and how far it may be trusted."""
+
+    cursor: ListingCursor
+    started_ns: int
+    wasteful: frozenset[bytes]
+
+    @property
+    def trusted_before(self) -> int:
+        """An entry with a change time before this, in nanoseconds, is as the parent recorded it."""
+        return self.started_ns - _RACY
+
+
+@dataclass
+class Tally:
+    """What a capture has done; becomes the snapshot's ``Statistics``."""
+
+    files: int = 0
+    directories: int = 0
+    others: int = 0
+    bytes_total: int = 0
+    files_read: int = 0
+    bytes_read: int = 0
+
+    def statistics(self, writer: ChunkWriter) -> Statistics:
+        added = writer.added
+        return Statistics(
+            self.files,
+            self.directories,
+            self.others,
+            self.bytes_total,
+            self.files_read,
+            self.bytes_read,
+            added.chunks,
+            added.content,
+            added.stored,
+        )
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A segment whose chunks are under way, or, where ``raw`` is set, one that is taken over."""
+
+    directory: Directory
+    kept: list[int] = field(default_factory=list)
+    hashes: bytearray = field(default_factory=bytearray)
+    contents: list[_Content] = field(default_factory=list)
+    extras: dict[int, Extra] = field(default_factory=dict)
+    raw: memoryview | None = None
+
+    def ready(self) -> bool:
+        """Whether it can be written without waiting. The last contents are the last to be ready."""
+        return all(isinstance(one, list) or _is_ready(one) for one in reversed(self.contents))
+
+
+def _is_ready(content: InBundle | Stream) -> bool:
+    return content.bundle.ready() if isinstance(content, InBundle) else content.ready()
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What a capture leaves to be recorded."""
+
+    listing: tuple[ListingChunk, ...]
+    findings: tuple[Finding, ...]
+    tally: Tally
+    wasteful: tuple[bytes, ...]
+
+
+class _Old:
+    """A parent's entry."""
+
+    __slots__ = ("position", "segment")
+
+    def __init__(self, segment: Segment, position: int) -> None:
+        self.segment = segment
+        self.position = position
+
+
+class TreeCapture:
+    """Carries one capture through. ``effective`` decides whether unchanged entries are read."""
+
+    def __init__(
+        self,
+        writer: ChunkWriter,
+        reader: ChunkReader,
+        keys: Keys,
+        effective: Effective,
+        parent: Parent | None,
+        *,
+        subject: str,
+        listener: Listener,
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._hash = keys.content_hash
+        self._effective = effective
+        self._parent = parent
+        self._subject = subject
+        self._listener = listener
+        self._findings: list[Finding] = []
+        self._more_findings = 0
+        self._tally = Tally()
+        self._waiting: deque[_Pending] = deque()
+        self._waiting_entries = 0
+        self._recent: dict[bytes, InBundle] = {}
+        self._links: dict[tuple[int, int], tuple[bytes, _Content, bytes, Extra | None]] = {}
+        self._present: dict[bytes, bool] = {}
+        self._used: dict[bytes, int] = {}
+        self._bundler = Bundler(writer)
+        self._streamer = Streamer(writer)
+        self._listing = ListingWriter(writer)
+
+    def run(self, capture: Capture) -> Captured:
+        """All of it. When it returns every chunk is handed in; ``ChunkWriter.flush`` makes them durable."""
+        for directory in capture.directories():
+            old = self._parent.cursor.directory(directory.path) if self._parent else []
+            if not self._take_over(directory, old):
+                self._take(directory, old)
+            self._write_ready()
+            self._report()
+        self._flush()
+        while self._waiting:
+            self._write(self._waiting.popleft())
+        damage = self._parent.cursor.damage if self._parent else None
+        if damage is not None:
+            message = f"the earlier listing can't be read any further, so the rest was read anew: {damage}"
+            self.find(Finding("parent-damaged", "error", self._subject, message, damage.hint))
+        return Captured(self._listing.finish(), self._all_findings(), self._tally, self._wasteful())
+
+    # Findings and progress.
+
+    def find(self, event: Progress | Finding) -> None:
+        """Keep a finding, and pass it on."""
+        if isinstance(event, Finding):
+            if len(self._findings) < _FINDINGS_KEPT:
+                self._findings.append(event)
+            else:
+                self._more_findings += 1
+        self._listener(event)
+
+    def _all_findings(self) -> tuple[Finding, ...]:
+        if self._more_findings:
+            message = f"{self._more_findings} more findings were not kept"
+            self._findings.append(Finding("more-findings", "warning", self._subject, message))
+        return tuple(self._findings)
+
+    def _report(self) -> None:
+        tally = self._tally
+        self._listener(Progress("backup", self._subject, tally.bytes_total, tally.files))
+
+    def _count(self, modes: Iterable[int], size: int) -> None:
+        files = directories = others = 0
+        for mode in modes:
+            kind = mode & _KIND
+            if kind == stat.S_IFREG:
+                files += 1
+            elif kind == stat.S_IFDIR:
+                directories += 1
+            else:
+                others += 1
+        tally = self._tally
+        tally.files += files
+        tally.directories += directories
+        tally.others += others
+        tally.bytes_total += size
+
+    # Unchanged directories.
+
+    def _take_over(self, directory: Directory, old: Sequence[Segment]) -> bool:
+        """Take over a parent's segment that lists exactly this, if nothing in it needs a look."""
+        if not old or self._parent is None or self._effective == "full" or directory.linked:
+            return False
+        names = b"\0".join(directory.attributes.names)
+        block = directory.attributes.encode()
+        for segment in old:
+            if (
+                segment.names_block == names
+                and segment.attributes_block == block
+                and max(segment.ctime) < self._parent.trusted_before
+                and all(map(self._holds, segment.chunk_ids()))
+                and not any(extra.hard_link or extra.indirect for extra in segment.extras.values())
+            ):
+                self._waiting.append(_Pending(directory, raw=segment.raw))
+                self._count(segment.mode, sum(segment.size))
+                return True
+        return False
+
+    def _holds(self, chunk_id: bytes) -> bool:
+        """Whether the repository holds the chunk, in a pack that is not condemned."""
+        held = self._present.get(chunk_id)
+        if held is None:
+            if len(self._present) > _PRESENT_MOST:
+                self._present.clear()
+            held = self._present[chunk_id] = self._writer.find(chunk_id) is not None
+        return held
+
+    # Directories with changes.
+
+    def _take(self, directory: Directory, old: Sequence[Segment]) -> None:
+        before = {name: _Old(segment, i) for segment in old for i, name in enumerate(segment.names)}
+        pending = _Pending(directory)
+        for position, name in enumerate(directory.attributes.names):
+            try:
+                content, content_hash, extra = self._entry(directory, position, before.get(name))
+            except Unreadable as error:
+                self.find(error.finding)
+                continue
+            if extra is not None:
+                pending.extras[len(pending.kept)] = extra
+            pending.kept.append(position)
+            pending.contents.append(content)
+            pending.hashes += content_hash
+        attributes = directory.attributes
+        self._count(
+            (attributes.mode[position] for position in pending.kept),
+            sum(attributes.size[position] for position in pending.kept),
+        )
+        self._waiting.append(pending)
+        self._waiting_entries += len(pending.kept)
+        if self._waiting_entries > _PENDING_MOST:
+            self._flush()
+
+    def _entry(self, directory: Directory, position: int, old: _Old | None) -> tuple[_Content, bytes, Extra | None]:
+        if old is not None and self._unchanged(directory.attributes, position, old):
+            kept = self._kept(old)
+            if directory.attributes.mode[position] & _KIND != stat.S_IFREG:
+                return [], NO_HASH, kept
+            if self._effective != "full" and self._holds_content(old) and position not in directory.linked:
+                return old.segment.extents(old.position), old.segment.content_hash(old.position), kept
+        if directory.attributes.mode[position] & _KIND != stat.S_IFREG:
+            return [], NO_HASH, _extra(directory.describe(position))
+        if position in directory.linked:
+            return self._linked(directory, position, old)
+        extra = _extra(directory.describe(position))
+        content, content_hash = self._content(directory, position, old)
+        return content, content_hash, self._marked(extra, content, old)
+
+    def _unchanged(self, now: Attributes, i: int, old: _Old) -> bool:
+        segment, j = old.segment, old.position
+        return (
+            now.ctime[i] == segment.ctime[j]
+            and now.inode[i] == segment.inode[j]
+            and now.size[i] == segment.size[j]
+            and now.mtime[i] == segment.mtime[j]
+            and now.mode[i] == segment.mode[j]
+            and self._parent is not None
+            and now.ctime[i] < self._parent.trusted_before
+        )
+
+    def _kept(self, old: _Old) -> Extra | None:
+        return old.segment.extras.get(old.position)
+
+    def _holds_content(self, old: _Old) -> bool:
+        direct = old.segment.extents(old.position)
+        if not all(extent.chunk_id is None or self._holds(extent.chunk_id) for extent in direct):
+            return False
+        kept = self._kept(old)
+        if kept is None or not kept.indirect:
+            return True
+        try:
+            rows = content_extents(self._reader, old.segment, old.position)
+            return all(extent.chunk_id is None or self._holds(extent.chunk_id) for extent in rows)
+        except Damaged:
+            return False
+
+    def _linked(self, directory: Directory, position: int, old: _Old | None) -> tuple[_Content, bytes, Extra | None]:
+        """One name of a file that has several: its content is taken once, at the first name."""
+        identity = directory.linked[position]
+        first = self._links.get(identity)
+        if first is not None:
+            path, first_content, content_hash, extra = first
+            return first_content, content_hash, replace(extra or NOTHING_EXTRA, hard_link=path)
+        extra = _extra(directory.describe(position))
+        usable = (
+            old is not None
+            and self._effective != "full"
+            and self._unchanged(directory.attributes, position, old)
+            and self._holds_content(old)
+        )
+        if usable and old is not None:
+            content: _Content = old.segment.extents(old.position)
+            content_hash = old.segment.content_hash(old.position)
+        else:
+            content, content_hash = self._content(directory, position, old)
+        extra = self._marked(extra, content, old)
+        path = directory.path + b"/" + directory.attributes.names[position]
+        self._links[identity] = (path.lstrip(b"/"), content, content_hash, extra)
+        return content, content_hash, extra
+
+    def _marked(self, extra: Extra | None, content: _Content, old: _Old | None) -> Extra | None:
+        """The extra of an entry whose content was taken over from one with extent rows says so too."""
+        before = self._kept(old) if old is not None and isinstance(content, list) else None
+        if before is not None and before.indirect and content:
+            return replace(extra or NOTHING_EXTRA, indirect=True)
+        return extra
+
+    # Content.
+
+    def _content(self, directory: Directory, position: int, old: _Old | None) -> tuple[_Content, bytes]:
+        if directory.attributes.size[position] < MIN_CHUNK:
+            room = self._bundler.room()
+            size, finding = directory.read_small(position, room)
+            if finding is not None:
+                self.find(finding)
+            if size >= 0:
+                return self._small(room[:size], size, old)
+        opened = directory.open(position)
+        try:
+            self._tally.files_read += 1
+            stream = self._streamer.read(self._reading(opened), opened.parts(), opened.size(), opened.block_size)
+        finally:
+            finding = opened.close()
+        if finding is not None:
+            self.find(finding)
+        return stream, NO_HASH
+
+    def _reading(self, content: Content) -> ReadInto:
+        def read_into(offset: int, view: memoryview) -> int:
+            count = content.read_into(offset, view)
+            self._tally.bytes_read += count
+            self._report()
+            return count
+
+        return read_into
+
+    def _small(self, content: memoryview, size: int, old: _Old | None) -> tuple[_Content, bytes]:
+        self._tally.files_read += 1
+        self._tally.bytes_read += size
+        if not size:
+            return [], NO_HASH
+        content_hash = self._hash(content)
+        if old is not None and old.segment.content_hash(old.position) == content_hash:
+            extents = old.segment.extents(old.position)
+            if sum(extent.length for extent in extents) == size and all(map(self._worth_keeping, extents)):
+                return extents, content_hash
+        placed = self._recent.get(content_hash)
+        if placed is None or placed.length != size:
+            if len(self._recent) >= _RECENT_MOST:
+                self._recent.clear()
+            placed = self._recent[content_hash] = self._bundler.place(size, content_hash)
+        return placed, content_hash
+
+    def _worth_keeping(self, extent: Extent) -> bool:
+        assert self._parent is not None
+        return (
+            extent.chunk_id is not None
+            and extent.chunk_id not in self._parent.wasteful
+            and self._holds(extent.chunk_id)
+        )
+
+    def _flush(self) -> None:
+        """Hand in what is open, so that every entry's chunks are under way."""
+        self._bundler.flush()
+        self._streamer.flush()
+        while self._waiting_entries > _PENDING_MOST:
+            self._write(self._waiting.popleft())
+
+    # Segments.
+
+    def _write_ready(self) -> None:
+        while self._waiting and self._waiting[0].ready():
+            self._write(self._waiting.popleft())
+
+    def _write(self, pending: _Pending) -> None:
+        path = pending.directory.path
+        if pending.raw is not None:
+            self._listing.add(path, pending.raw)
+            return
+        self._waiting_entries -= len(pending.kept)
+        if not pending.kept:
+            return
+        extents = [self._extents(one, i, pending) for i, one in enumerate(pending.contents)]
+        attributes = pending.directory.attributes
+        if len(pending.kept) != len(attributes.names):
+            attributes = attributes.select(pending.kept)
+        segment = encode_segment(
+            path, b"\0".join(attributes.names), attributes.encode(), pending.hashes, extents, pending.extras
+        )
+        self._listing.add(path, segment)
+
+    def _extents(self, content: _Content, position: int, pending: _Pending) -> list[Extent]:
+        if isinstance(content, InBundle):
+            chunk_id = content.bundle.chunk_id(self._writer)
+            extents = [Extent(chunk_id, content.offset, content.length)]
+        elif isinstance(content, list):
+            extents = content
+        else:
+            extents = content.extents(self._writer)
+            self._set_hash(pending, position, extents)
+            if len(extents) > MAX_DIRECT_EXTENTS:
+                extents = self._store_rows(extents)
+                pending.extras[position] = replace(pending.extras.get(position, NOTHING_EXTRA), indirect=True)
+            return extents
+        if self._effective == "full" and len(extents) == 1 and extents[0].chunk_id is not None:
+            chunk_id = extents[0].chunk_id
+            self._used[chunk_id] = self._used.get(chunk_id, 0) + extents[0].length
+        return extents
+
+    def _set_hash(self, pending: _Pending, position: int, extents: list[Extent]) -> None:
+        """A large file is known by its chunks: the same content is cut in the same places."""
+        start = position * HASH_SIZE
+        pending.hashes[start : start + HASH_SIZE] = self._hash(encode_extents(extents)) if extents else NO_HASH
+
+    def _store_rows(self, extents: Sequence[Extent]) -> list[Extent]:
+        """Store extent rows in chunks cut by content, so that a change in a huge file stores few rows anew."""
+        stored: list[tuple[Ticket, int]] = []
+        start = 0
+        for end in range(1, len(extents) + 1):
+            closes = (extents[end - 1].chunk_id or b"\1")[0] == 0 and end - start >= _ROWS_LEAST
+            if closes or end - start >= _ROWS_MOST or end == len(extents):
+                rows = encode_extents(extents[start:end])
+                stored.append((self._writer.store_listing(rows), len(rows)))
+                start = end
+        return [Extent(self._writer.wait(ticket)[0], 0, size) for ticket, size in stored]
+
+    def _wasteful(self) -> tuple[bytes, ...]:
+        """Bundles that this capture uses less than half of; what the parent knew, where this one did not look."""
+        if self._effective != "full":
+            return tuple(sorted(self._parent.wasteful)) if self._parent else ()
+        wasteful = []
+        for chunk_id, used in self._used.items():
+            place = self._writer.find(chunk_id)
+            if place is not None and used * 2 < place.content_size:
+                wasteful.append(chunk_id)
+        return tuple(sorted(wasteful))
+
+
+def _extra(description: Description) -> Extra | None:
+    if description is PLAIN:
+        return None
+    return Extra(description.link_target, None, description.device, description.xattrs)

@@ -1,0 +1,72 @@
+"""What a backup will be, before it is taken, and what became of each source: values that cross steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from chrono_backups.errors import ObjectExists
+from chrono_backups.identifiers import BackupType, SourceName, backup_id, next_second
+from chrono_backups.repository.records import from_text, to_text
+from chrono_backups.repository.repository import Repository
+
+
+@dataclass(frozen=True)
+class BackupPlan:
+    """A backup that has an id, reserved by a lease, and nothing else yet."""
+
+    backup_id: str
+    type: BackupType
+    sources: tuple[SourceName, ...]
+    started_at: datetime
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "backup_id": self.backup_id,
+            "type": self.type,
+            "sources": list(self.sources),
+            "started_at": to_text(self.started_at),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> BackupPlan:
+        return cls(data["backup_id"], data["type"], tuple(data["sources"]), from_text(data["started_at"]))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one source: a snapshot, or an error with the name of its class."""
+
+    source: SourceName
+    snapshot_id: str | None
+    error: str | None = None
+    error_kind: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "snapshot_id": self.snapshot_id,
+            "error": self.error,
+            "error_kind": self.error_kind,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
+        return cls(data["source"], data["snapshot_id"], data["error"], data["error_kind"])
+
+
+def plan_backup(repository: Repository, backup_type: BackupType, sources: Sequence[SourceName]) -> BackupPlan:
+    """Reserve the next free backup id."""
+    started_at = repository.clock.now()
+    taken = {*repository.names("manifest"), *repository.forgotten()}
+    name = backup_id(backup_type, started_at)
+    while True:
+        if name not in taken:
+            try:
+                repository.leases.take(name)
+                return BackupPlan(name, backup_type, tuple(sources), started_at)
+            except ObjectExists:
+                pass
+        name = next_second(name)

@@ -1,0 +1,168 @@
+"""Taking a backup, in three steps that may run in processes of their own: plan, capture each source, commit."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from chrono_backups import __version__
+from chrono_backups.backup.capture import Captured, Parent, TreeCapture
+from chrono_backups.backup.plan import BackupPlan, Outcome, plan_backup
+from chrono_backups.errors import BackupFailed, Damaged, SourceError
+from chrono_backups.events import Finding, Listener, Progress, silent
+from chrono_backups.identifiers import BackupType, SourceName
+from chrono_backups.repository.listings import ListingCursor, read_listing
+from chrono_backups.repository.records import Effective, Manifest, Snapshot, SnapshotSummary
+from chrono_backups.repository.repository import Repository
+from chrono_backups.repository.writer import PipelineOptions
+from chrono_backups.sources.base import Source
+
+__all__ = ["BackupPlan", "Outcome", "abandon", "capture", "commit", "plan_backup"]
+
+PROGRAM = f"chrono-backups {__version__}"
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """What a capture starts from: an earlier snapshot, or none and the reason."""
+
+    effective: Effective
+    reason: str
+    snapshot: Snapshot | None
+
+
+def capture(
+    repository: Repository,
+    plan: BackupPlan,
+    source: Source,
+    *,
+    options: PipelineOptions | None = None,
+    listener: Listener = silent,
+) -> Outcome:
+    """Capture one source into the repository.
+
+    A fault of the source is its ``Outcome``; a fault of the storage or repository raises, and so does an
+    interruption. Either way nothing is visible, and what was stored is used by the next backup.
+    """
+    lease = repository.leases.find(plan.backup_id)
+    basis = _basis(repository, plan.type, source.name)
+    started_at = repository.clock.now()
+    early: list[Finding] = []
+
+    def hear(event: Progress | Finding) -> None:
+        if isinstance(event, Finding):
+            early.append(event)
+        listener(event)
+
+    def keep_lease() -> None:
+        nonlocal lease
+        lease = repository.leases.keep(lease)
+
+    try:
+        with (
+            source.capture(hear) as opened,
+            repository.writer(options or PipelineOptions(), listener=hear, on_pack=keep_lease) as writer,
+        ):
+            parent = _parent(repository, basis)
+            tree = TreeCapture(
+                writer,
+                repository.reader,
+                repository.keys,
+                basis.effective,
+                parent,
+                subject=source.name,
+                listener=listener,
+            )
+            captured = tree.run(opened)
+            writer.flush()
+            statistics = captured.tally.statistics(writer)
+            facts = dict(opened.facts())
+    except SourceError as error:
+        return Outcome(source.name, None, str(error), type(error).__name__)
+    snapshot = Snapshot(
+        snapshot_id=f"{plan.backup_id}-{source.name}-{repository.clock.random_bytes(4).hex()}",
+        backup_id=plan.backup_id,
+        source=source.name,
+        effective=basis.effective,
+        reason=basis.reason,
+        parent=basis.snapshot.snapshot_id if basis.snapshot and basis.effective != "full" else None,
+        started_at=started_at,
+        finished_at=repository.clock.now(),
+        statistics=statistics,
+        facts={**facts, "listing_digest": _digest(repository, captured)},
+        findings=(*early, *captured.findings),
+        listing=captured.listing,
+        wasteful=captured.wasteful,
+    )
+    repository.put_snapshot(snapshot)
+    return Outcome(source.name, snapshot.snapshot_id)
+
+
+def _digest(repository: Repository, captured: Captured) -> str:
+    """The boundary of a tree: the same listing, the same digest."""
+    return repository.keys.content_hash(b"".join(chunk.chunk_id for chunk in captured.listing)).hex()
+
+
+def _basis(repository: Repository, backup_type: BackupType, source: SourceName) -> _Basis:
+    """The newest usable snapshot of the source. For a full capture too: it is read beside, not trusted."""
+    asked: Effective = "full"
+    if backup_type in {"incremental", "differential"}:
+        asked = cast("Effective", backup_type)
+    try:
+        manifests = repository.backups()
+        candidates = [found for one in manifests if (found := one.snapshot(source)) is not None]
+        if asked == "differential":
+            candidates = [one for one in candidates if one.effective == "full"]
+        if not candidates:
+            reason = f"there is no earlier {'full ' if asked == 'differential' else ''}snapshot of {source}"
+            return _Basis("full", "" if asked == "full" else reason, None)
+        return _Basis(asked, "", repository.snapshot(candidates[0].snapshot_id))
+    except Damaged as error:
+        reason = f"the earlier snapshot of {source} can't be read: {error}"
+        return _Basis("full", "" if asked == "full" else reason, None)
+
+
+def _parent(repository: Repository, basis: _Basis) -> Parent | None:
+    snapshot = basis.snapshot
+    if snapshot is None:
+        return None
+    cursor = ListingCursor(read_listing(repository.reader, snapshot.listing))
+    return Parent(cursor, int(snapshot.started_at.timestamp() * 1e9), frozenset(snapshot.wasteful))
+
+
+def commit(repository: Repository, plan: BackupPlan, outcomes: Sequence[Outcome], *, trigger: str) -> Manifest:
+    """Make the backup visible: ``complete`` with all sources, else ``partial``.
+
+    Raises ``BackupFailed`` where no source was captured, and ``LeaseLost``; nothing is visible then.
+    """
+    lease = repository.leases.find(plan.backup_id)
+    failures: dict[str, str] = {one.source: one.error or "" for one in outcomes if one.snapshot_id is None}
+    failures |= {name: "it was not captured" for name in plan.sources if name not in {one.source for one in outcomes}}
+    taken = [repository.snapshot(one.snapshot_id) for one in outcomes if one.snapshot_id is not None]
+    if not taken:
+        repository.leases.release(plan.backup_id)
+        named = "; ".join(failures.values()) or "there was no source"
+        raise BackupFailed(f"nothing could be captured: {named}", failures=failures)
+    manifest = Manifest(
+        backup_id=plan.backup_id,
+        type=plan.type,
+        status="partial" if failures else "complete",
+        started_at=plan.started_at,
+        finished_at=repository.clock.now(),
+        snapshots=tuple(SnapshotSummary.of(snapshot) for snapshot in taken),
+        failures=failures,
+        host=platform.node(),
+        program=PROGRAM,
+        trigger=trigger,
+    )
+    repository.leases.check(lease)
+    repository.put_manifest(manifest)
+    repository.leases.release(plan.backup_id)
+    return manifest
+
+
+def abandon(repository: Repository, plan: BackupPlan) -> None:
+    """Give up a planned backup. What was stored is found and used by a later one, or pruned."""
+    repository.leases.release(plan.backup_id)

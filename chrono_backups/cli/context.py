@@ -1,0 +1,73 @@
+"""What a verb works with: output, clock, settings and the application behind them, each when first asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chrono_backups.cli.redaction import redacted, secrets_of_environment, secrets_of_settings
+from chrono_backups.cli.terminal.output import Output
+from chrono_backups.cli.terminal.progress import reported
+from chrono_backups.clock import Clock, SystemClock
+from chrono_backups.events import Listener
+
+if TYPE_CHECKING:
+    from chrono_backups.assembly import Application
+    from chrono_backups.identifiers import StorageName
+    from chrono_backups.repository.repository import Repository
+    from chrono_backups.settings import Settings
+
+TRIGGER = "command line"
+DEBUG = "BACKUP_DEBUG"
+NEW_KEY = "BACKUP_NEW_ENCRYPTION_KEY"
+RUN_VARIABLES = (DEBUG, NEW_KEY)
+"""Variables of one run of this program, which are no settings."""
+
+
+class Context:
+    """One run of the program."""
+
+    def __init__(self, output: Output, *, clock: Clock | None = None) -> None:
+        self.output = output
+        self.clock = clock if clock is not None else SystemClock()
+        self.when_cancelled = ""
+        """What to say of the state that a cancelled run leaves behind; the verb knows."""
+        self.env_file: str | None = None
+        """Read in place of ``.env``."""
+        self._secrets = secrets_of_environment(os.environ)
+        output.redact = self.redact
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings in force. Raises ``SettingsError`` with all that is wrong."""
+        from chrono_backups import settings  # noqa: PLC0415 - pydantic: keygen and wrong usage do without
+
+        environ = {name: value for name, value in os.environ.items() if name not in RUN_VARIABLES}
+        loaded = settings.load(environ, env_file=None if self.env_file is None else Path(self.env_file))
+        self._secrets |= secrets_of_settings(loaded)
+        return loaded
+
+    @cached_property
+    def application(self) -> Application:
+        """The live objects that the settings describe."""
+        from chrono_backups.assembly import Application  # noqa: PLC0415 - the engine: as above
+
+        return Application(self.settings, clock=self.clock)
+
+    @contextmanager
+    def repository(self, storage: StorageName | None = None) -> Iterator[Repository]:
+        """The repository in ``storage``, or in the primary one."""
+        with self.application.open_repository(storage) as repository:
+            yield repository
+
+    def progress(self) -> AbstractContextManager[Listener]:
+        """A listener for long work, shown on standard error."""
+        return reported(self.output, self.clock)
+
+    def redact(self, text: str) -> str:
+        """``text`` without any secret that this run knows."""
+        return redacted(text, self._secrets)

@@ -1,0 +1,85 @@
+"""From the words of the command line to an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from chrono_backups.cli import verbs
+
+if TYPE_CHECKING:
+    from chrono_backups.cli.context import Context
+    from chrono_backups.cli.terminal.output import Output
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the program with ``words`` (without its name). Never raises but ``SystemExit`` of a verb's ``--help``."""
+    before, verb = verbs.split(words)
+    if "-h" in before or "--help" in before:
+        return _answer(verbs.help_text())
+    if "--version" in before:
+        return _answer(_version())
+    # Imported here so that the help above loads next to nothing (a test holds it).
+    from chrono_backups.cli.interruption import stoppable  # noqa: PLC0415
+    from chrono_backups.cli.terminal.output import Output  # noqa: PLC0415
+
+    own_words = words[: words.index("--")] if "--" in words else words
+    output = Output(json="--json" in own_words, quiet="--quiet" in own_words)
+    with stoppable():
+        return _guarded(words, verb, output)
+
+
+def _answer(text: str) -> int:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        from chrono_backups.cli.terminal.output import discard  # noqa: PLC0415
+
+        discard(sys.stdout)
+    return 0
+
+
+def _version() -> str:
+    from chrono_backups import __version__  # noqa: PLC0415
+
+    return f"{verbs.PROGRAM} {__version__}\n"
+
+
+def _guarded(words: Sequence[str], typed: str | None, output: Output) -> int:
+    """Every way a run can end, as an exit code."""
+    import os  # noqa: PLC0415 - as in main
+
+    from chrono_backups.cli import failures  # noqa: PLC0415
+    from chrono_backups.cli.context import DEBUG, Context  # noqa: PLC0415
+
+    debug = "--debug" in words or os.environ.get(DEBUG, "").lower() in ("1", "true", "yes")
+    context = Context(output)
+    try:
+        code = _run(words, typed, context)
+        output.close()
+    except KeyboardInterrupt as interruption:
+        return failures.report_interruption(output, interruption, context.when_cancelled, debug=debug)
+    except Exception as error:
+        return failures.report(output, error, debug=debug)
+    return code
+
+
+def _run(words: Sequence[str], typed: str | None, context: Context) -> int:
+    import importlib  # noqa: PLC0415 - as in main
+
+    from chrono_backups.cli.arguments import parse  # noqa: PLC0415
+    from chrono_backups.errors import UsageError  # noqa: PLC0415
+
+    verb = verbs.find(typed) if typed is not None else None
+    if verb is None:
+        raise UsageError(
+            "which verb?" if typed is None else f"there is no verb {typed!r}",
+            hint=f"`{verbs.PROGRAM} --help` lists the verbs.",
+        )
+    module = importlib.import_module(verbs.module_of(verb))
+    arguments = parse(words, verb, module)
+    context.env_file = arguments.env_file
+    code: int = module.run(arguments, context)
+    return code

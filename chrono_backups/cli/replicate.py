@@ -1,0 +1,135 @@
+"""``replicate``: copy what is missing to the other storages."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chrono_backups.cli.arguments import Subparsers, add_storage_option, add_verb
+from chrono_backups.cli.context import Context
+from chrono_backups.cli.exit_codes import DONE, PARTIAL
+from chrono_backups.cli.terminal import quantities
+from chrono_backups.errors import Cancelled, ChronoBackupsError, UsageError
+from chrono_backups.identifiers import STORAGE_NAMES, StorageName
+from chrono_backups.maintenance.replicate import ReplicationReport
+from chrono_backups.maintenance.replicate import replicate as copy_objects
+
+DESCRIPTION = """\
+Copy every object that another storage's replica misses. A replica is the whole repository under the same
+id and keys: any one of them restores alone. `backup` does this by itself; this verb repairs a replica
+that failed, or fills a new storage.
+"""
+
+
+@dataclass(frozen=True)
+class Replica:
+    """What became of one storage's replica: a report, or an error."""
+
+    storage: StorageName
+    report: ReplicationReport | None = None
+    error: ChronoBackupsError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        if self.report is not None:
+            return {"storage": self.storage, "ok": True, "error": None, **self.report.to_json()}
+        error = {"kind": type(self.error).__name__, "message": str(self.error)}
+        return {"storage": self.storage, "ok": False, "error": error}
+
+
+def register(subparsers: Subparsers) -> None:
+    """The words of ``replicate``."""
+    parser = add_verb(
+        subparsers,
+        "replicate",
+        DESCRIPTION,
+        [
+            ("", "to every other enabled storage"),
+            ("--to sftp", "to that one"),
+            ("--storage aws_s3 --to local", "the other way round, after a disk was replaced"),
+        ],
+    )
+    parser.add_argument(
+        "--to",
+        metavar="NAME",
+        choices=STORAGE_NAMES,
+        help=f"the storage to copy to: {', '.join(STORAGE_NAMES)} (default: every other enabled storage)",
+    )
+    add_storage_option(parser, "copy from the repository in this storage")
+
+
+def run(arguments: argparse.Namespace, context: Context) -> int:
+    """Copy to one or all; exit code 4 where only some could be reached."""
+    context.when_cancelled = "the replica is whole as far as it goes, and the next run copies the rest"
+    others = _others(context, arguments.storage)
+    if arguments.to is not None:
+        if arguments.to not in others:
+            raise UsageError(
+                f"{arguments.to} is not another enabled storage (enabled: {', '.join(others) or 'no other'})",
+                hint="A storage is enabled by its BACKUP_…_ENABLED setting.",
+            )
+        others = [arguments.to]
+    if not others:
+        raise UsageError(
+            "there is no other enabled storage to replicate to",
+            hint="Enable a second one (BACKUP_LOCAL_MIRROR_PATH, BACKUP_AWS_ENABLED, …).",
+        )
+    replicas = copy(context, others, arguments.storage)
+    failed = [replica.error for replica in replicas if replica.error is not None]
+    if len(failed) == len(replicas):
+        for error in failed[1:]:
+            context.output.warning(str(error))
+        raise failed[0]
+    context.output.report({"replicas": [replica.to_json() for replica in replicas]}, lines(replicas))
+    for replica in replicas:
+        if replica.error is not None:
+            context.output.warning(f"{replica.storage} has no complete replica: {replica.error}")
+    return PARTIAL if failed else DONE
+
+
+def to_others(context: Context) -> list[Replica]:
+    """Copy what is missing from the primary storage to every other enabled one."""
+    others = _others(context, None)
+    return copy(context, others, None) if others else []
+
+
+def copy(context: Context, names: Sequence[StorageName], origin: StorageName | None) -> list[Replica]:
+    """Copy to each of ``names``. One that fails does not stop the next."""
+    replicas = []
+    with context.repository(origin) as repository, context.progress() as listener:
+        for name in names:
+            try:
+                storage = context.application.storage(name, create=True)
+                try:
+                    report = copy_objects(repository, storage, listener=listener)
+                finally:
+                    storage.close()
+            except Cancelled:
+                raise
+            except ChronoBackupsError as error:
+                replicas.append(Replica(name, error=error))
+            else:
+                replicas.append(Replica(name, report))
+    return replicas
+
+
+def lines(replicas: Sequence[Replica]) -> list[str]:
+    """One line a replica."""
+    return [_line(replica) for replica in replicas]
+
+
+def _line(replica: Replica) -> str:
+    report = replica.report
+    if report is None:
+        return f"replica   {replica.storage}: FAILED"
+    copied = f"{quantities.count(report.objects_copied, 'object')} copied, {quantities.size(report.bytes_copied)}"
+    return (
+        f"replica   {replica.storage}: {copied}, {report.objects_present:,} there before, "
+        f"in {quantities.duration(report.seconds)}"
+    )
+
+
+def _others(context: Context, origin: StorageName | None) -> list[StorageName]:
+    enabled = context.settings.storages
+    return [name for name in enabled if name != (origin or context.settings.primary_storage)]

@@ -1,0 +1,186 @@
+"""``restore``: put data back, whole, by source or by path."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from chrono_backups.backup.service import take_backup
+from chrono_backups.cli.arguments import Subparsers, add_backup_argument, add_storage_option, add_verb
+from chrono_backups.cli.context import Context
+from chrono_backups.cli.exit_codes import DONE, PARTIAL
+from chrono_backups.cli.restore_plan import conclusion, lines
+from chrono_backups.cli.terminal.names import json_name
+from chrono_backups.errors import BackupFailed, RestoreError, TargetNotEmpty, UsageError
+from chrono_backups.identifiers import SOURCE_NAMES, SOURCES_OF_TYPE, BackupType, SourceName
+from chrono_backups.recovery.restore import RestorePlan, RestoreReport, plan_restore
+from chrono_backups.recovery.restore import restore as carry_out
+
+DESCRIPTION = """\
+Put back what a backup holds: into an empty directory (--to), or over what is there now (--in-place). It needs the
+repository, the key and this program, nothing else. Into DIR go DIR/files/… and DIR/configuration/…, each with the
+original absolute path below it. The plan is made first, and space is checked before the first byte.
+
+--in-place is the consent to overwrite. A safety backup of what is there comes first and its id is printed;
+--no-safety-backup leaves it out.
+"""
+_NOT_BUILT = ("--target-time", "--target-lsn", "--target-name", "--start")
+
+
+def register(subparsers: Subparsers) -> None:
+    """The words of ``restore``."""
+    parser = add_verb(
+        subparsers,
+        "restore",
+        DESCRIPTION,
+        [
+            ("latest --to /srv/restored", "everything"),
+            ("latest --to /tmp/r --path '/srv/app/media/**'", "what a pattern matches"),
+            ("latest --to /tmp/r --source configuration --dry-run", "the plan only"),
+            ("full_20260104_020000 --in-place --source files", "over the present files, after a safety backup"),
+        ],
+    )
+    add_backup_argument(parser)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--to", metavar="DIR", help="restore into DIR, which is empty or does not exist")
+    where.add_argument("--in-place", action="store_true", help="restore over the original places (needs --source)")
+    parser.add_argument(
+        "--source",
+        metavar="NAME",
+        action="append",
+        default=[],
+        choices=SOURCE_NAMES,
+        help=f"restore this source ({', '.join(SOURCE_NAMES)}); may be repeated (default with --to: all)",
+    )
+    parser.add_argument(
+        "--path",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="restore what this pattern matches, and all below it; may be repeated (default: everything)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the plan, and write nothing")
+    parser.add_argument("--no-safety-backup", action="store_true", help="overwrite without a backup of what is there")
+    add_storage_option(parser, "restore from the repository in this storage")
+    for option in _NOT_BUILT[:-1]:
+        parser.add_argument(option, metavar=option.rsplit("-", 1)[-1].upper(), help=argparse.SUPPRESS)
+    parser.add_argument("--start", action="store_true", help=argparse.SUPPRESS)
+
+
+def run(arguments: argparse.Namespace, context: Context) -> int:
+    """Plan, show, secure what is there, carry out. Exit code 4 where something could not be put back."""
+    _check(arguments)
+    target = None if arguments.to is None else Path(os.path.abspath(arguments.to))
+    safety = None
+    with context.repository(arguments.storage) as repository:
+        plan = plan_restore(
+            repository,
+            repository.backup(arguments.id).backup_id,
+            target,
+            sources=tuple(dict.fromkeys(arguments.source)),
+            patterns=tuple(arguments.path),
+            in_place=arguments.in_place,
+        )
+        _show_plan(context, plan, arguments)
+        if arguments.dry_run:
+            return _dry_run(context, plan)
+        if arguments.in_place:
+            safety = _secure(arguments, context, plan)
+        context.when_cancelled = _state(plan)
+        with context.progress() as listener:
+            report = carry_out(repository, plan, listener=listener)
+    return _conclude(context, plan, report, safety)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raises ``UsageError`` for words that don't go together."""
+    for option in _NOT_BUILT:
+        if getattr(arguments, option[2:].replace("-", "_")):
+            raise UsageError(
+                f"{option} is for the source postgres, which is not built yet",
+                hint="This version restores the sources files and configuration.",
+            )
+    if arguments.in_place and not arguments.source:
+        raise UsageError("--in-place needs --source", hint="Say what may be overwritten: --in-place --source files")
+    if arguments.no_safety_backup and not arguments.in_place:
+        raise UsageError("--no-safety-backup goes with --in-place only: --to overwrites nothing")
+
+
+def _show_plan(context: Context, plan: RestorePlan, arguments: argparse.Namespace) -> None:
+    """On standard output; on standard error where ``--json`` has that one, before an overwriting restore."""
+    if not context.output.json:
+        if arguments.dry_run or not context.output.quiet:
+            context.output.lines(lines(plan))
+    elif arguments.in_place and not arguments.dry_run:
+        context.output.message("\n".join(lines(plan)))
+
+
+def _dry_run(context: Context, plan: RestorePlan) -> int:
+    """The same refusal as the restore's own, where it would be refused."""
+    if plan.conflicts and not plan.in_place:
+        raise TargetNotEmpty(
+            f"{plan.target} is not empty: it holds {', '.join(plan.conflicts[:3])}",
+            hint="Name an empty directory, or one that does not exist.",
+        )
+    if context.output.json:
+        context.output.document({"dry_run": True, "plan": plan.to_json()})
+    else:
+        context.output.message("Nothing was written.")
+    return DONE
+
+
+def _secure(arguments: argparse.Namespace, context: Context, plan: RestorePlan) -> str | None:
+    """Take the safety backup; its id, or None where it was declined. Raises where it is not complete."""
+    if arguments.no_safety_backup:
+        context.output.warning("no safety backup is taken: what is overwritten is gone")
+        return None
+    context.when_cancelled = "nothing was restored"
+    backup_type = _covering([one.source for one in plan.sources])
+    hint = "--no-safety-backup restores without one; what is overwritten is then gone."
+    try:
+        with context.progress() as listener:
+            manifest = take_backup(
+                context.application, backup_type, trigger=f"before restoring {plan.backup_id}", listener=listener
+            )
+    except BackupFailed as error:
+        raise BackupFailed(
+            f"the safety backup failed, so nothing was restored: {error.message}", failures=error.failures, hint=hint
+        ) from error
+    if manifest.status != "complete":
+        missing = "; ".join(f"{source}: {reason}" for source, reason in manifest.failures.items())
+        raise RestoreError(
+            f"the safety backup {manifest.backup_id} is partial, so nothing was restored: {missing}", hint=hint
+        )
+    context.output.message(f"safety backup: {manifest.backup_id}")
+    return manifest.backup_id
+
+
+def _covering(sources: Sequence[SourceName]) -> BackupType:
+    """The narrowest backup type that captures all of ``sources``."""
+    for backup_type in ("configuration", "files_only", "database_only"):
+        if set(sources) <= set(SOURCES_OF_TYPE[backup_type]):
+            return backup_type
+    return "full"
+
+
+def _state(plan: RestorePlan) -> str:
+    if plan.in_place:
+        return "each path holds either its old or its new content; run it again to restore the rest"
+    return f"what is in {plan.target} is incomplete: remove it before restoring again"
+
+
+def _conclude(context: Context, plan: RestorePlan, report: RestoreReport, safety: str | None) -> int:
+    document = {
+        "dry_run": False,
+        "backup_id": plan.backup_id,
+        **({} if plan.target is None else json_name(os.fsencode(plan.target), "target")),
+        "in_place": plan.in_place,
+        "safety_backup_id": safety,
+        "plan": plan.to_json(),
+        **report.to_json(),
+    }
+    context.output.report(document, conclusion(plan, report, safety))
+    failed = any(finding.severity == "error" for finding in report.findings)
+    return PARTIAL if failed else DONE

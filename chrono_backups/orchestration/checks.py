@@ -1,0 +1,216 @@
+"""Integrity checks on each backup asset. They read the repository, never the asset: steps hand over no data.
+
+| check | blocking | proves |
+|---|---|---|
+| `complete` | yes | no source is missing |
+| `structure_verified` | yes | the manifest, its snapshots, listings and all objects they need are there, authentic |
+| `bytes_verified` | yes | every byte that this backup stored can be read, decrypted and is what was written |
+| `size_plausible` | no | each source is about as large as in earlier backups of the type |
+| `no_findings` | no | every file could be read |
+
+A blocking check that fails fails its run, and holds replication back until the asset passes again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import dagster as dg
+
+from chrono_backups.events import Finding
+from chrono_backups.identifiers import BACKUP_TYPES, BackupType
+from chrono_backups.maintenance.verify import verify
+from chrono_backups.orchestration.backups import COMPLETE_CHECK, backup_asset_key, missing_in_words
+from chrono_backups.orchestration.failures import explained
+from chrono_backups.orchestration.metadata import Metadata, findings_table, in_words, plain_metadata, table
+from chrono_backups.orchestration.progress import RunLog
+from chrono_backups.orchestration.resources import PRIMARY, BackupsResource
+from chrono_backups.orchestration.runs import POOL
+from chrono_backups.repository.records import Manifest
+from chrono_backups.repository.repository import Repository
+
+STRUCTURE_CHECK = "structure_verified"
+BYTES_CHECK = "bytes_verified"
+
+KIN = 10
+"""How many earlier backups of the type a size is compared with."""
+SMALLEST, LARGEST = 0.5, 2.0
+"""A source's content against the median of its kin."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The backup that a check looks at, where it lies, and whether its bytes are to be read."""
+
+    manifest: Manifest
+    storage: str
+    read_bytes: bool
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a check found."""
+
+    passed: bool
+    severity: dg.AssetCheckSeverity
+    metadata: Metadata
+    description: str = ""
+
+
+Judge = Callable[[dg.AssetCheckExecutionContext, Repository, Subject], Judgement]
+
+
+def _complete(_context: dg.AssetCheckExecutionContext, _repository: Repository, subject: Subject) -> Judgement:
+    manifest = subject.manifest
+    held = ", ".join(snapshot.source for snapshot in manifest.snapshots)
+    if manifest.status == "complete":
+        return Judgement(True, dg.AssetCheckSeverity.ERROR, {}, f"Holds {held}.")
+    missing = dg.MetadataValue.md(table(("missing source", "why"), manifest.failures.items()))
+    return Judgement(False, dg.AssetCheckSeverity.ERROR, {"missing": missing}, missing_in_words(manifest))
+
+
+def _structure(context: dg.AssetCheckExecutionContext, repository: Repository, subject: Subject) -> Judgement:
+    return _verified(context, repository, subject, full=False)
+
+
+def _bytes(context: dg.AssetCheckExecutionContext, repository: Repository, subject: Subject) -> Judgement:
+    if not subject.read_bytes:
+        return Judgement(
+            False, dg.AssetCheckSeverity.WARN, {}, "Not read back, as the launch or BACKUP_VERIFY_INTEGRITY said."
+        )
+    return _verified(context, repository, subject, full=True)
+
+
+def _verified(
+    context: dg.AssetCheckExecutionContext, repository: Repository, subject: Subject, *, full: bool
+) -> Judgement:
+    report = verify(repository, backup_id=subject.manifest.backup_id, full=full, listener=RunLog(context.log))
+    metadata = plain_metadata(report.to_json())
+    if report.findings:
+        metadata["findings"] = dg.MetadataValue.md(findings_table(report.findings))
+    words = verified_in_words(report.findings, whole=report.ok)
+    return Judgement(report.ok, dg.AssetCheckSeverity.ERROR, metadata, words)
+
+
+def verified_in_words(findings: Sequence[Finding], *, whole: bool) -> str:
+    """One line for a verification's result; names the first damaged thing."""
+    if whole:
+        return "Everything is what was written."
+    errors = [finding for finding in findings if finding.severity == "error"]
+    return f"{len(errors)} damaged or missing, the first: {errors[0].subject}: {errors[0].message}"
+
+
+def _size(_context: dg.AssetCheckExecutionContext, repository: Repository, subject: Subject) -> Judgement:
+    kin = [
+        one
+        for one in repository.backups()
+        if one.type == subject.manifest.type and one.started_at < subject.manifest.started_at
+    ]
+    rows, odd = [], []
+    for snapshot in subject.manifest.snapshots:
+        size = snapshot.statistics.bytes_total
+        earlier = [same.statistics.bytes_total for one in kin[:KIN] if (same := one.snapshot(snapshot.source))]
+        usual = median(earlier) if earlier else size
+        if not (SMALLEST * usual <= size <= LARGEST * usual):
+            odd.append(f"{snapshot.source}: {in_words(size)}, usually {in_words(usual)}")
+        rows.append((snapshot.source, in_words(size), in_words(usual), len(earlier)))
+    sizes = dg.MetadataValue.md(table(("source", "content#", "usual#", "earlier backups#"), rows))
+    words = "; ".join(odd) or "As large as backups of this type usually are."
+    return Judgement(not odd, dg.AssetCheckSeverity.WARN, {"sizes": sizes}, words)
+
+
+def _findings(_context: dg.AssetCheckExecutionContext, repository: Repository, subject: Subject) -> Judgement:
+    found = [
+        finding
+        for summary in subject.manifest.snapshots
+        if summary.findings
+        for finding in repository.snapshot(summary.snapshot_id).findings
+    ]
+    worth = [finding for finding in found if finding.severity != "info"]
+    metadata: Metadata = {"findings": dg.MetadataValue.int(len(worth))}
+    if found:
+        metadata["table"] = dg.MetadataValue.md(findings_table(found))
+    words = f"{len(worth):,} could not be captured as they are." if worth else "Every file could be read."
+    return Judgement(not worth, dg.AssetCheckSeverity.WARN, metadata, words)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the table above."""
+
+    judge: Judge
+    blocking: bool
+    description: str
+
+
+CHECKS: Mapping[str, Check] = {
+    COMPLETE_CHECK: Check(_complete, True, "No source is missing from the backup."),
+    STRUCTURE_CHECK: Check(
+        _structure, True, "Manifest, snapshots, listings and index are authentic, and every object they need is there."
+    ),
+    BYTES_CHECK: Check(_bytes, True, "Every stored byte can be read and decrypted, and is what was written."),
+    "size_plausible": Check(_size, False, "Each source is about as large as in earlier backups of this type."),
+    "no_findings": Check(_findings, False, "Every file could be read as it is."),
+}
+
+
+def check_key(backup_type: BackupType, name: str) -> dg.AssetCheckKey:
+    """The check of that name on that backup type's asset."""
+    return dg.AssetCheckKey(backup_asset_key(backup_type), name)
+
+
+def _subject(context: dg.AssetCheckExecutionContext, backups: BackupsResource, backup_type: BackupType) -> Subject:
+    """The backup that this run made; of a lone check, the newest one of its day, else of its type."""
+    day = [context.partition_key] if context.has_partition_key else None
+    records = context.instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=backup_asset_key(backup_type), asset_partitions=day), limit=1
+    ).records
+    made = records[0].asset_materialization if records else None
+    if made is None:
+        with backups.opened() as (_, repository):
+            newest = next((one for one in repository.backups() if one.type == backup_type), None)
+        if newest is None:
+            raise dg.Failure(f"There is no {backup_type} backup to check.", allow_retries=False)
+        return Subject(newest, PRIMARY, True)
+    facts = {name: value.value for name, value in made.metadata.items()}
+    storage = str(facts.get("storage", PRIMARY))
+    with backups.opened(storage) as (_, repository):
+        manifest = repository.backup(str(facts["backup_id"]))
+    return Subject(manifest, storage, bool(facts.get("verify_integrity", True)))
+
+
+def build_checks(backup_type: BackupType) -> dg.AssetChecksDefinition:
+    """All checks of one backup type, as one step."""
+    asset = backup_asset_key(backup_type)
+
+    @dg.multi_asset_check(
+        name=f"{backup_type}_checks",
+        specs=[
+            dg.AssetCheckSpec(name, asset=asset, blocking=check.blocking, description=check.description)
+            for name, check in CHECKS.items()
+        ],
+        can_subset=True,
+        pool=POOL,
+    )
+    def checks(context: dg.AssetCheckExecutionContext, backups: BackupsResource) -> Iterator[dg.AssetCheckResult]:
+        selected = {key.name for key in context.selected_asset_check_keys}
+        with explained(context):
+            subject = _subject(context, backups, backup_type)
+            with backups.opened(subject.storage) as (_, repository):
+                for name in [name for name in CHECKS if name in selected]:
+                    judged = CHECKS[name].judge(context, repository, subject)
+                    yield dg.AssetCheckResult(
+                        asset_key=asset,
+                        check_name=name,
+                        passed=judged.passed,
+                        severity=judged.severity,
+                        description=judged.description,
+                        metadata={"backup_id": subject.manifest.backup_id, **judged.metadata},
+                    )
+
+    return checks
+
+
+def build_all_checks() -> list[dg.AssetChecksDefinition]:
+    """The checks of all backup types."""
+    return [build_checks(backup_type) for backup_type in BACKUP_TYPES]

@@ -1,0 +1,71 @@
+"""The launch forms: what an operator can say in the UI when starting something. Typed, with defaults that suit."""
+
+from typing import Literal, Optional
+
+import dagster as dg
+from pydantic import Field
+
+from chrono_backups.identifiers import SOURCE_NAMES, BackupType
+
+# The words of identifiers.StorageName and "primary": a form's choice has to be one flat Literal.
+StorageChoice = Literal["primary", "local", "local_mirror", "aws_s3", "gcs", "azure_blob", "sftp"]
+
+
+class BackupLaunch(dg.Config):
+    """One backup. Every field may be left as it is."""
+
+    storage: StorageChoice = Field(
+        default="primary", description="The enabled storage to write to. `primary` is where backups go otherwise."
+    )
+    include_patterns: list[str] = Field(
+        default=[],
+        description="Added to BACKUP_INCLUDE_PATTERNS for this backup: only files that match one of them.",
+    )
+    exclude_patterns: list[str] = Field(
+        default=[], description="Added to BACKUP_EXCLUDE_PATTERNS for this backup: no files that match one of them."
+    )
+    verify_integrity: Optional[bool] = Field(  # noqa: UP045 (the launchpad documents this form)
+        default=None,
+        description="Read back every byte that this backup stored. Unset: as BACKUP_VERIFY_INTEGRITY says.",
+    )
+    note: str = Field(default="", description="Why, in your words; kept with the backup.")
+
+
+class BackupPlanConfig(BackupLaunch):
+    """A backup's form with its type, which the asset binds."""
+
+    backup_type: BackupType
+
+
+class VerificationLaunch(dg.Config):
+    """How a day's backups are proven."""
+
+    depth: Literal["full", "quick"] = Field(
+        default="full",
+        description="`full` reads, decrypts and compares every byte; `quick` proves the structure alone.",
+    )
+
+
+class RetentionLaunch(dg.Config):
+    """One round of retention."""
+
+    dry_run: bool = Field(default=False, description="Show what would be forgotten and freed; change nothing.")
+
+
+class RestoreLaunch(dg.Config):
+    """What to restore, and where to."""
+
+    backup_id: str = Field(default="latest", description="A backup's id, or `latest`.")
+    target: str = Field(
+        default="",
+        description="A directory on the worker's machine; empty or absent before. Left out only with `in_place`.",
+    )
+    sources: list[str] = Field(
+        default=[], description=f"Only these sources, of {', '.join(SOURCE_NAMES)}; empty: all that the backup has."
+    )
+    patterns: list[str] = Field(default=[], description="Only paths that match one of these; empty: all.")
+    in_place: bool = Field(
+        default=False, description="Consent to overwrite existing data, at the original places where `target` is empty."
+    )
+    dry_run: bool = Field(default=False, description="Show the plan; change nothing.")
+    storage: StorageChoice = Field(default="primary", description="The enabled storage to restore from.")

@@ -1,0 +1,30 @@
+"""Everything that Dagster is shown, made from settings. Opens no connection and reads no secret."""
+
+import dagster as dg
+
+from chrono_backups.orchestration.backups import build_backups
+from chrono_backups.orchestration.checks import build_all_checks
+from chrono_backups.orchestration.jobs import build_jobs
+from chrono_backups.orchestration.proofs import build_verification
+from chrono_backups.orchestration.replicas import build_replicas
+from chrono_backups.orchestration.resources import build_resources
+from chrono_backups.orchestration.schedules import build_schedules
+from chrono_backups.orchestration.sensors import build_replication_sensor, failed_runs
+from chrono_backups.orchestration.sources import build_source_assets
+from chrono_backups.settings import Settings
+
+
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """The code location of these settings: only what they configure is in it."""
+    replicas = build_replicas(settings)
+    return dg.Definitions(
+        assets=[*build_source_assets(settings), *build_backups(settings), *replicas, build_verification(settings)],
+        asset_checks=build_all_checks(),
+        jobs=build_jobs(settings),
+        schedules=build_schedules(settings),
+        sensors=[failed_runs, *([build_replication_sensor()] if replicas else [])],
+        resources=build_resources(settings),
+        # A run is one process: the multiprocess executor imports Dagster anew in every step, and launches
+        # from an asset's page would ignore an executor set on a job.
+        executor=dg.in_process_executor,
+    )

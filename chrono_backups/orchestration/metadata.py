@@ -1,0 +1,126 @@
+"""What the UI shows of a backup, pure: manifests and findings in, metadata out.
+
+Plain numbers plot per partition (Overview → Metadata → Plots), so everything countable is one; tables are
+markdown; times are timestamps, which the UI shows in the reader's own zone.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from chrono_backups.events import Finding
+from chrono_backups.repository.records import Manifest, SnapshotSummary
+
+BACKUP_ID_TAG = "chrono/backup_id"
+BACKUP_TYPE_TAG = "chrono/backup_type"
+TRIGGER_TAG = "chrono/trigger"
+
+ROWS_SHOWN = 50
+
+Metadata = dict[str, dg.MetadataValue[Any]]
+
+
+def in_words(count: float) -> str:
+    """A number of bytes for a reader: ``1.2 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A markdown table; heads that end in ``#`` are numbers and stand to the right. Cells are made safe."""
+    names = [name.removesuffix("#") for name in head]
+    rules = ["---:" if name.endswith("#") else "---" for name in head]
+    lines = [names, rules, *([_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    text = value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else str(value)
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def backup_metadata(manifest: Manifest) -> Metadata:
+    """Everything of a backup worth seeing, on its materialization."""
+    whole = manifest.statistics
+    shown: Metadata = {
+        "backup_id": dg.MetadataValue.text(manifest.backup_id),
+        "status": dg.MetadataValue.text(manifest.status),
+        "synthetic": dg.MetadataValue.bool(False),
+        "started_at": dg.MetadataValue.timestamp(manifest.started_at),
+        "finished_at": dg.MetadataValue.timestamp(manifest.finished_at),
+        "duration_seconds": dg.MetadataValue.float(
+            round((manifest.finished_at - manifest.started_at).total_seconds(), 3)
+        ),
+        "skew_seconds": dg.MetadataValue.float(round(manifest.skew_seconds, 3)),
+        "files": dg.MetadataValue.int(whole.files),
+        "files_read": dg.MetadataValue.int(whole.files_read),
+        "bytes_total": dg.MetadataValue.int(whole.bytes_total),
+        "bytes_read": dg.MetadataValue.int(whole.bytes_read),
+        "bytes_added": dg.MetadataValue.int(whole.bytes_added),
+        "bytes_stored": dg.MetadataValue.int(whole.bytes_stored),
+        "findings": dg.MetadataValue.int(sum(snapshot.findings for snapshot in manifest.snapshots)),
+        "sources": dg.MetadataValue.md(sources_table(manifest)),
+        "trigger": dg.MetadataValue.text(manifest.trigger),
+        "host": dg.MetadataValue.text(manifest.host),
+        "program": dg.MetadataValue.text(manifest.program),
+    }
+    if whole.bytes_added:
+        shown["ratio"] = dg.MetadataValue.float(round(whole.bytes_stored / whole.bytes_added, 4))
+    if manifest.failures:
+        shown["missing"] = dg.MetadataValue.md(table(("missing source", "why"), manifest.failures.items()))
+    return shown
+
+
+def sources_table(manifest: Manifest) -> str:
+    """One row a source: how it was captured, how much, and what it cost."""
+    heads = ("source", "captured", "files#", "content#", "read#", "new#", "stored#", "seconds#", "findings#")
+    rows = [_source_row(snapshot) for snapshot in manifest.snapshots]
+    rows += [(source, "**missing**", *[""] * 7) for source in manifest.failures]
+    return table(heads, rows)
+
+
+def _source_row(snapshot: SnapshotSummary) -> tuple[object, ...]:
+    counted = snapshot.statistics
+    return (
+        snapshot.source,
+        f"{snapshot.effective}: {snapshot.reason}" if snapshot.reason else snapshot.effective,
+        f"{counted.files:,}",
+        in_words(counted.bytes_total),
+        in_words(counted.bytes_read),
+        in_words(counted.bytes_added),
+        in_words(counted.bytes_stored),
+        f"{(snapshot.finished_at - snapshot.started_at).total_seconds():.1f}",
+        snapshot.findings,
+    )
+
+
+def findings_table(findings: Sequence[Finding]) -> str:
+    """The worst first, at most ``ROWS_SHOWN``; says how many more there are."""
+    order = {"error": 0, "warning": 1, "info": 2}
+    worst = sorted(findings, key=lambda finding: order[finding.severity])
+    rows = [(one.severity, one.subject, one.message, one.hint) for one in worst[:ROWS_SHOWN]]
+    text = table(("severity", "what", "found", "what to do"), rows)
+    left = len(findings) - ROWS_SHOWN
+    return f"{text}\n\n… and {left:,} more." if left > 0 else text
+
+
+def plain_metadata(report: Mapping[str, Any]) -> Metadata:
+    """The plain values of a report's JSON form: numbers (they plot), flags and texts; lists are left out."""
+    shown: Metadata = {}
+    for name, value in report.items():
+        match value:
+            case bool():
+                shown[name] = dg.MetadataValue.bool(value)
+            case int():
+                shown[name] = dg.MetadataValue.int(value)
+            case float():
+                shown[name] = dg.MetadataValue.float(round(value, 4))
+            case str():
+                shown[name] = dg.MetadataValue.text(value)
+            case _:
+                pass
+    return shown

@@ -1,0 +1,113 @@
+"""Proof that stored backups are true, by day, so that it can be repeated and backfilled over any range.
+
+A day is proven, and its partition materialized, when all its backups are. What a verification finds is
+also written as an evaluation of the checks of the backups' own assets.
+"""
+
+from datetime import date
+
+import dagster as dg
+
+from chrono_backups.clock import SystemClock
+from chrono_backups.identifiers import BACKUP_TYPES
+from chrono_backups.maintenance.verify import VerifyReport, verify
+from chrono_backups.orchestration.backups import backup_asset_key
+from chrono_backups.orchestration.checks import BYTES_CHECK, STRUCTURE_CHECK, verified_in_words
+from chrono_backups.orchestration.days import backup_days, backups_of, checked_day
+from chrono_backups.orchestration.failures import explained
+from chrono_backups.orchestration.launch import VerificationLaunch
+from chrono_backups.orchestration.metadata import Metadata, findings_table, in_words, table
+from chrono_backups.orchestration.progress import RunLog
+from chrono_backups.orchestration.resources import BackupsResource
+from chrono_backups.orchestration.runs import POOL, apply_limits
+from chrono_backups.repository.records import Manifest
+from chrono_backups.repository.repository import Repository
+from chrono_backups.settings import Settings
+
+VERIFICATION = dg.AssetKey("verification")
+
+
+def build_verification(settings: Settings) -> dg.AssetsDefinition:
+    """The asset that proves a day's backups."""
+
+    @dg.asset(
+        key=VERIFICATION,
+        deps=[backup_asset_key(backup_type) for backup_type in BACKUP_TYPES],
+        partitions_def=backup_days(settings),
+        group_name="proofs",
+        kinds={"chrono"},
+        pool=POOL,
+    )
+    def verification(
+        context: dg.AssetExecutionContext, config: VerificationLaunch, backups: BackupsResource
+    ) -> dg.MaterializeResult[None]:
+        """The day's backups, read back from the primary storage and found to be what was written."""
+        with explained(context):
+            loaded = backups.load()
+            apply_limits(context, loaded)
+            day = checked_day(context.partition_key, loaded, SystemClock().now())
+            with backups.opened() as (_, repository):
+                manifests = backups_of(repository, day, loaded.timezone)
+                if not manifests:
+                    return dg.MaterializeResult(metadata=_nothing_to_prove(day))
+                newest = {one.type: one.backup_id for one in reversed(repository.backups())}
+                reports = [(one, _prove(context, repository, one, config.depth, newest)) for one in manifests]
+        metadata = _proof_metadata(reports, config.depth)
+        damaged = [one.backup_id for one, report in reports if not report.ok]
+        if damaged:
+            context.log_event(dg.AssetObservation(VERIFICATION, partition=context.partition_key, metadata=metadata))
+            raise dg.Failure(f"not whole: {', '.join(damaged)}", metadata=metadata, allow_retries=False)
+        return dg.MaterializeResult(metadata=metadata)
+
+    return verification
+
+
+def _nothing_to_prove(day: date) -> Metadata:
+    return {
+        "backups": dg.MetadataValue.int(0),
+        "note": dg.MetadataValue.text(f"{day} has no backups: nothing to prove"),
+    }
+
+
+def _prove(
+    context: dg.AssetExecutionContext, repository: Repository, manifest: Manifest, depth: str, newest: dict[str, str]
+) -> VerifyReport:
+    context.log.info(f"Verifying {manifest.backup_id} ({depth})")
+    report = verify(repository, backup_id=manifest.backup_id, full=depth == "full", listener=RunLog(context.log))
+    # A check shows its latest evaluation: damage is always told, but that an older backup is whole says
+    # nothing of the newest one.
+    if not report.ok or newest[manifest.type] == manifest.backup_id:
+        context.log_event(
+            dg.AssetCheckEvaluation(
+                asset_key=backup_asset_key(manifest.type),
+                check_name=BYTES_CHECK if depth == "full" else STRUCTURE_CHECK,
+                passed=report.ok,
+                severity=dg.AssetCheckSeverity.ERROR,
+                description=verified_in_words(report.findings, whole=report.ok),
+                metadata={"backup_id": manifest.backup_id, "verified_by": context.run_id},
+                blocking=True,
+                partition=context.partition_key,
+            )
+        )
+    return report
+
+
+def _proof_metadata(reports: list[tuple[Manifest, VerifyReport]], depth: str) -> Metadata:
+    findings = [finding for _, report in reports for finding in report.findings]
+    rows = [
+        (one.backup_id, one.status, "whole" if report.ok else "**damaged**", report.objects, in_words(report.bytes))
+        for one, report in reports
+    ]
+    shown: Metadata = {
+        "depth": dg.MetadataValue.text(depth),
+        "backups": dg.MetadataValue.int(len(reports)),
+        "whole": dg.MetadataValue.int(sum(report.ok for _, report in reports)),
+        "objects": dg.MetadataValue.int(sum(report.objects for _, report in reports)),
+        "bytes": dg.MetadataValue.int(sum(report.bytes for _, report in reports)),
+        "seconds": dg.MetadataValue.float(round(sum(report.seconds for _, report in reports), 3)),
+        "findings": dg.MetadataValue.int(len(findings)),
+        "results": dg.MetadataValue.md(table(("backup", "status", "result", "objects#", "read#"), rows)),
+    }
+    if findings:
+        shown["what_was_found"] = dg.MetadataValue.md(findings_table(findings))
+    return shown

@@ -1,0 +1,80 @@
+"""The restore job: the plan is shown first, then carried out. Restoring needs no Dagster; this is a convenience."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from chrono_backups.errors import UsageError
+from chrono_backups.orchestration.failures import explained
+from chrono_backups.orchestration.launch import RestoreLaunch
+from chrono_backups.orchestration.metadata import findings_table, in_words, plain_metadata, table
+from chrono_backups.orchestration.progress import RunLog
+from chrono_backups.orchestration.resources import BackupsResource
+from chrono_backups.orchestration.runs import POOL, apply_limits
+from chrono_backups.recovery import restore as restoring
+from chrono_backups.recovery.restore import RestorePlan
+from chrono_backups.repository.repository import Repository
+
+
+@dg.op
+def plan_restore(context: dg.OpExecutionContext, config: RestoreLaunch, backups: BackupsResource) -> dict[str, Any]:
+    """Compute what a restore would write, where, and what stands in its way. Changes nothing."""
+    asked = config.model_dump()
+    with explained(context), backups.opened(config.storage) as (application, repository):
+        apply_limits(context, application.settings)
+        if not config.target and not config.in_place:
+            raise UsageError("a restore needs a target directory", hint="Or `in_place`, to overwrite the originals.")
+        asked["backup_id"] = repository.backup(config.backup_id).backup_id
+        planned = _planned(repository, asked)
+    rows = [
+        (one.source, f"{one.files:,}", f"{one.directories:,}", in_words(one.bytes), str(one.destination))
+        for one in planned.sources
+    ]
+    context.add_output_metadata(
+        {
+            "backup_id": planned.backup_id,
+            "plan": dg.MetadataValue.md(table(("source", "files#", "directories#", "content#", "to"), rows)),
+            "bytes_needed": planned.bytes_needed,
+            "bytes_free": planned.bytes_free,
+            "in_the_way": dg.MetadataValue.md("\n".join(f"- {path}" for path in planned.conflicts) or "nothing"),
+            "dry_run": config.dry_run,
+        }
+    )
+    return asked
+
+
+def _planned(repository: Repository, asked: dict[str, Any]) -> RestorePlan:
+    return restoring.plan_restore(
+        repository,
+        asked["backup_id"],
+        Path(asked["target"]) if asked["target"] else None,
+        sources=asked["sources"],
+        patterns=asked["patterns"],
+        in_place=asked["in_place"],
+    )
+
+
+@dg.op(pool=POOL)
+def restore(context: dg.OpExecutionContext, asked: dict[str, Any], backups: BackupsResource) -> None:
+    """Carry the plan out; nothing in a dry run. Fails before the first byte where data or space is in the way."""
+    if asked["dry_run"]:
+        context.log.info("Dry run: nothing is restored.")
+        return
+    with explained(context), backups.opened(asked["storage"]) as (_, repository):
+        report = restoring.restore(repository, _planned(repository, asked), listener=RunLog(context.log))
+    metadata = plain_metadata(report.to_json())
+    if report.findings:
+        metadata["findings"] = dg.MetadataValue.md(findings_table(report.findings))
+    context.add_output_metadata(metadata)
+
+
+@dg.config_mapping
+def _launch(config: RestoreLaunch) -> dict[str, Any]:
+    return {"plan_restore": {"config": config.model_dump()}}
+
+
+@dg.job(name="restore_backup", config=_launch, tags={"chrono/kind": "restore"})
+def restore_job() -> None:
+    """Restore a backup, or a part of it, to a directory of the worker's machine."""
+    restore(plan_restore())

@@ -1,0 +1,106 @@
+"""What runs work with: a resource for each storage that is enabled, and one for the application on top of them.
+
+A resource's fields are shown in the UI and can be changed in the launchpad for one run, so each is
+obeyed: what a resource says goes over the environment's variable of the same meaning when settings are
+loaded, in the run. A secret is never a value here, only the name of the variable that holds it.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Optional
+
+import dagster as dg
+
+from chrono_backups import settings as settings_module
+from chrono_backups.assembly import Application
+from chrono_backups.identifiers import StorageName
+from chrono_backups.repository.repository import Repository
+from chrono_backups.settings import Settings
+
+PRIMARY = "primary"
+
+
+class LocalStorageResource(dg.ConfigurableResource[None]):
+    """A directory that keeps a repository (storage `local`)."""
+
+    path: str
+    permissions: str
+    max_size_gb: float | None = None
+
+    def environment(self) -> dict[str, str]:
+        """The variables that say the same."""
+        limit = {} if self.max_size_gb is None else {"BACKUP_LOCAL_MAX_SIZE_GB": str(self.max_size_gb)}
+        return {"BACKUP_LOCAL_PATH": self.path, "BACKUP_LOCAL_PERMISSIONS": self.permissions, **limit}
+
+
+class LocalMirrorResource(dg.ConfigurableResource[None]):
+    """A second directory, such as a mounted NAS, that keeps a whole replica (storage `local_mirror`)."""
+
+    path: str
+
+    def environment(self) -> dict[str, str]:
+        """The variables that say the same."""
+        return {"BACKUP_LOCAL_MIRROR_PATH": self.path}
+
+
+StorageResource = LocalStorageResource | LocalMirrorResource
+
+
+def _local(settings: Settings) -> LocalStorageResource:
+    local = settings.local
+    return LocalStorageResource(
+        path=str(local.path), permissions=f"{local.permissions:04o}", max_size_gb=local.max_size_gb
+    )
+
+
+def _local_mirror(settings: Settings) -> LocalMirrorResource:
+    return LocalMirrorResource(path=str(settings.local.mirror_path))
+
+
+STORAGE_RESOURCES: dict[StorageName, Callable[[Settings], StorageResource]] = {
+    "local": _local,
+    "local_mirror": _local_mirror,
+}
+"""How each storage is shown; a new storage joins with a line here and a field of ``BackupsResource``."""
+
+
+class BackupsResource(dg.ConfigurableResource[None]):
+    """The backup application: settings, sources and the repository, made live inside a run."""
+
+    local: Optional[LocalStorageResource] = None  # noqa: UP045 (Dagster finds nested resources in this form only)
+    local_mirror: Optional[LocalMirrorResource] = None  # noqa: UP045
+    encryption_key: str | None = None
+
+    def load(self, extra: Mapping[str, str] | None = None) -> Settings:
+        """The settings of this run: environment and ``.env``, then what the resources say, then ``extra``."""
+        environment = dict(os.environ)
+        for storage in (self.local, self.local_mirror):
+            if storage is not None:
+                environment |= storage.environment()
+        if self.encryption_key is not None:
+            environment["BACKUP_ENCRYPTION_KEY"] = self.encryption_key
+        return settings_module.load(environment | dict(extra or {}))
+
+    def application(self, extra: Mapping[str, str] | None = None) -> Application:
+        """The live objects of this run's settings; opens nothing."""
+        return Application(self.load(extra))
+
+    @contextmanager
+    def opened(self, storage: str = PRIMARY) -> Iterator[tuple[Application, Repository]]:
+        """The application and the repository in that storage."""
+        application = self.application()
+        with application.open_repository(storage_name(storage)) as repository:
+            yield application, repository
+
+
+def storage_name(word: str) -> StorageName | None:
+    """The storage that a launch form names; None for the primary one."""
+    return None if word == PRIMARY else word  # type: ignore[return-value]
+
+
+def build_resources(settings: Settings) -> dict[str, dg.ConfigurableResource[None]]:
+    """The resources of the enabled storages, by storage name, and ``backups`` on top of them. Reads no secret."""
+    storages = {name: build(settings) for name, build in STORAGE_RESOURCES.items() if name in settings.storages}
+    key = dg.EnvVar("BACKUP_ENCRYPTION_KEY") if os.environ.get("BACKUP_ENCRYPTION_KEY") else None
+    return {**storages, "backups": BackupsResource(**storages, encryption_key=key)}

@@ -1,0 +1,375 @@
+"""Mounted trees: the sources ``files`` and, for named files, ``configuration``.
+
+Entries are taken in one walk. A file that changes, vanishes or refuses to be read meanwhile is a
+finding; its neighbours are captured all the same. Symbolic links are kept as links and never followed.
+Paths in the capture are absolute paths without their leading ``/``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from chrono_backups.errors import SourceError
+from chrono_backups.events import Finding, Listener
+from chrono_backups.identifiers import SourceName
+from chrono_backups.pipeline.attributes import Attributes
+from chrono_backups.sources.base import PLAIN, Capture, Content, Description, Directory, Unreadable
+from chrono_backups.sources.patterns import Patterns
+
+_STRETCH = 4096
+"""A directory with more entries than about this is yielded in stretches, cut by name, so that an entry more
+or less moves no other stretch."""
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_XATTRS_MOST = 1024 * 1024
+
+
+class FilesSource:
+    """Directories, each with all below it; and single files where ``single_files`` allows them."""
+
+    def __init__(
+        self,
+        name: SourceName,
+        paths: Sequence[Path],
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        never: Sequence[Path] = (),
+        single_files: bool = False,
+    ) -> None:
+        """``never``: places that are left out whatever is asked: the repository itself, our caches."""
+        self.name: SourceName = name
+        self._paths = [Path(os.path.abspath(path)) for path in paths]
+        self._patterns = Patterns(include, exclude)
+        self._never = frozenset(os.fsencode(os.path.realpath(path)) for path in never)
+        self._single_files = single_files
+
+    @property
+    def variable(self) -> str:
+        """The setting that names the paths."""
+        return f"BACKUP_{self.name.upper()}_PATHS"
+
+    def probe(self) -> list[Finding]:
+        """Paths that are missing, are no directory or can't be read."""
+        return [finding for path in self._paths if (finding := self._probe(path)) is not None]
+
+    def _probe(self, path: Path) -> Finding | None:
+        try:
+            mode = path.stat().st_mode
+            if not stat.S_ISDIR(mode) and not (self._single_files and stat.S_ISREG(mode)):
+                hint = f"{self.variable} names directories" + (" and files." if self._single_files else ".")
+                if not self._single_files:
+                    hint += " Name its directory, or name it in BACKUP_CONFIGURATION_PATHS."
+                return Finding("path-not-a-directory", "error", str(path), "is no directory", hint)
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        except FileNotFoundError:
+            hint = f"Is the volume mounted? Correct {self.variable}."
+            return Finding("path-missing", "error", str(path), "does not exist", hint)
+        except OSError as error:
+            return _finding("path-unreadable", os.fsencode(path), error)
+        return None
+
+    @contextmanager
+    def capture(self, listener: Listener) -> Iterator[Capture]:
+        """Raises ``SourceError`` naming every path that can't be captured: nothing is left out in silence."""
+        problems = self.probe()
+        if problems:
+            named = "; ".join(f"{one.subject} {one.message}" for one in problems)
+            raise SourceError(f"the source {self.name}: {named}", source=self.name, hint=problems[0].hint)
+        yield _FilesCapture(
+            [self._resolved(path, listener) for path in self._paths], self._patterns, self._never, listener
+        )
+
+    def _resolved(self, path: Path, listener: Listener) -> Path:
+        """The path without symbolic links: a root that is one would be captured as a link and nothing below it."""
+        resolved = path.resolve()
+        if resolved != path:
+            listener(Finding("path-resolved", "info", str(path), f"is captured as {resolved}, where its links lead"))
+        return resolved
+
+
+class _FilesCapture:
+    def __init__(self, paths: Sequence[Path], patterns: Patterns, never: frozenset[bytes], listener: Listener) -> None:
+        self._roots = sorted({os.fsencode(path) for path in paths})
+        self._patterns = patterns
+        self._never = never
+        self._listener = listener
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"paths": [os.fsdecode(root) for root in self._roots]}
+
+    def directories(self) -> Iterator[Directory]:
+        leading = _leading(self._roots)
+        pending = [b""]
+        while pending:
+            path = pending.pop()
+            below: list[bytes] = []
+            names = sorted(leading[path]) if path in leading else self._names(path)
+            for stretch in _stretches(names):
+                directory = self._directory(path, stretch, chosen=path in leading)
+                if directory is None:
+                    continue
+                modes = zip(directory.attributes.names, directory.attributes.mode, strict=True)
+                below.extend(name for name, mode in modes if mode & 0o170000 == stat.S_IFDIR)
+                yield directory
+            start = path + b"/" if path else b""
+            pending.extend(start + name for name in reversed(below))
+
+    def _names(self, path: bytes) -> list[bytes]:
+        try:
+            return sorted(os.listdir(b"/" + path))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self._listener(_finding("directory-unreadable", b"/" + path, error))
+            return []
+
+    def _directory(self, path: bytes, names: list[bytes], *, chosen: bool) -> _FilesDirectory | None:
+        """The entries of those names that are there and not left out; None where nothing is left."""
+        start = b"/" + path + b"/" if path else b"/"
+        lstat = os.lstat
+        kept: list[bytes] = []
+        stats: list[os.stat_result] = []
+        picky = not chosen and (not self._patterns.empty or bool(self._never))
+        for name in names:
+            try:
+                found = lstat(start + name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._listener(_finding("entry-unreadable", start + name, error))
+                continue
+            if stat.S_ISSOCK(found.st_mode) or (picky and self._left_out(start + name, found.st_mode)):
+                continue
+            kept.append(name)
+            stats.append(found)
+        if not kept:
+            return None
+        linked = {
+            position: (found.st_dev, found.st_ino)
+            for position, found in enumerate(stats)
+            if found.st_nlink > 1 and found.st_mode & 0o170000 == stat.S_IFREG
+        }
+        return _FilesDirectory(path, start, _attributes(kept, stats), linked)
+
+    def _left_out(self, path: bytes, mode: int) -> bool:
+        if stat.S_ISDIR(mode):
+            if path in self._never or (self._never and os.path.realpath(path) in self._never):
+                message = "is where backups are kept, and is left out"
+                self._listener(Finding("own-storage", "info", _shown(path), message))
+                return True
+            return self._patterns.excludes_directory(path)
+        return self._patterns.excludes(path)
+
+
+class _FilesDirectory:
+    __slots__ = ("_start", "attributes", "linked", "path")
+
+    def __init__(
+        self, path: bytes, start: bytes, attributes: Attributes, linked: Mapping[int, tuple[int, int]]
+    ) -> None:
+        self.path = path
+        self._start = start
+        self.attributes = attributes
+        self.linked = linked
+
+    def describe(self, position: int) -> Description:
+        path = self._start + self.attributes.names[position]
+        mode = self.attributes.mode[position]
+        try:
+            target = os.readlink(path) if stat.S_ISLNK(mode) else None
+            device = os.lstat(path).st_rdev if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else None
+            xattrs = _xattrs(path)
+            return Description(target, device, xattrs) if target is not None or device is not None or xattrs else PLAIN
+        except OSError as error:
+            raise Unreadable(_finding("entry-unreadable", path, error)) from error
+
+    def _open(self, position: int) -> int:
+        """A descriptor; the attributes are then those of what was opened."""
+        path = self._start + self.attributes.names[position]
+        try:
+            descriptor = os.open(path, _OPEN)
+        except OSError as error:
+            raise Unreadable(_finding("file-unreadable", path, error)) from error
+        columns = self.attributes
+        found = os.fstat(descriptor)
+        if found.st_ino != columns.inode[position] or found.st_ctime_ns != columns.ctime[position]:
+            if not stat.S_ISREG(found.st_mode):
+                os.close(descriptor)
+                message = "is no longer a file, and was left out"
+                raise Unreadable(Finding("file-vanished", "warning", _shown(path), message))
+            _update(columns, position, found)
+        return descriptor
+
+    def read_small(self, position: int, view: memoryview) -> tuple[int, Finding | None]:
+        descriptor = self._open(position)
+        try:
+            size = self.attributes.size[position]
+            if size > len(view):
+                return -1, None
+            done = 0
+            while done < size:
+                count = os.readv(descriptor, [view[done:size]])
+                if not count:
+                    break
+                done += count
+            return done, self._changed(descriptor, position, done)
+        except OSError as error:
+            path = self._start + self.attributes.names[position]
+            raise Unreadable(_finding("file-unreadable", path, error)) from error
+        finally:
+            os.close(descriptor)
+
+    def open(self, position: int) -> Content:
+        return _FileContent(self, position, self._open(position))
+
+    def _changed(self, descriptor: int, position: int, done: int) -> Finding | None:
+        """Whether the file changed while it was read; its size is then what was read of it."""
+        found = os.fstat(descriptor)
+        columns = self.attributes
+        if found.st_ctime_ns == columns.ctime[position] and done == columns.size[position]:
+            return None
+        columns.size[position] = done
+        path = self._start + columns.names[position]
+        message = f"changed while it was read; {done} bytes of it were captured"
+        return Finding("file-changed", "warning", _shown(path), message, "Capture it while nothing writes to it.")
+
+
+class _FileContent:
+    """A file open for reading."""
+
+    block_size: int | None = None
+
+    def __init__(self, directory: _FilesDirectory, position: int, descriptor: int) -> None:
+        self._directory = directory
+        self._position = position
+        self._descriptor = descriptor
+        self._end = directory.attributes.size[position]
+
+    def size(self) -> int:
+        return self._end
+
+    def parts(self) -> Sequence[tuple[int, int]]:
+        found = os.fstat(self._descriptor)
+        if found.st_blocks * 512 >= self._end:
+            return [(0, self._end)] if self._end else []
+        parts: list[tuple[int, int]] = []
+        at = 0
+        while at < self._end:
+            try:
+                start = os.lseek(self._descriptor, at, os.SEEK_DATA)
+                at = os.lseek(self._descriptor, start, os.SEEK_HOLE)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # only a hole is left
+                    break
+                return [(0, self._end)]  # the file system knows nothing of holes
+            if start < self._end:
+                parts.append((start, min(at, self._end) - start))
+        return parts
+
+    def read_into(self, offset: int, view: memoryview) -> int:
+        room = self._end - offset
+        if room <= 0:
+            return 0
+        try:
+            count = os.preadv(self._descriptor, [view[:room]], offset)
+        except OSError as error:
+            path = self._directory._start + self._directory.attributes.names[self._position]
+            raise Unreadable(_finding("file-unreadable", path, error)) from error
+        if not count:  # it was cut short meanwhile
+            self._end = offset
+        return count
+
+    def close(self) -> Finding | None:
+        try:
+            return self._directory._changed(self._descriptor, self._position, self._end)
+        finally:
+            os.close(self._descriptor)
+
+
+def _leading(roots: Sequence[bytes]) -> dict[bytes, set[bytes]]:
+    """For each directory that only leads to roots, the names to go on with."""
+    leading: dict[bytes, set[bytes]] = {}
+    whole = [root.strip(b"/") for root in roots]
+    for root in whole:
+        parts = root.split(b"/")
+        for depth in range(len(parts) if root else 0):
+            path = b"/".join(parts[:depth])
+            if any(path == other or (path + b"/").startswith(other + b"/") or not other for other in whole):
+                break  # inside another root, which takes all of it
+            leading.setdefault(path, set()).add(parts[depth])
+    return leading
+
+
+def _stretches(names: list[bytes]) -> Iterator[list[bytes]]:
+    """Runs of names, cut where a name's checksum says, or at twice the usual size."""
+    if len(names) <= _STRETCH:
+        yield names
+        return
+    run: list[bytes] = []
+    for name in names:
+        run.append(name)
+        if len(run) >= 2 * _STRETCH or (len(run) >= _STRETCH // 2 and crc32(name) % (_STRETCH // 2) == 0):
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _attributes(names: list[bytes], stats: list[os.stat_result]) -> Attributes:
+    return Attributes.build(
+        names,
+        (
+            [one.st_mode for one in stats],
+            [one.st_uid for one in stats],
+            [one.st_gid for one in stats],
+            [one.st_size if one.st_mode & 0o170000 == stat.S_IFREG else 0 for one in stats],
+            [one.st_mtime_ns for one in stats],
+            [one.st_ctime_ns for one in stats],
+            [one.st_ino for one in stats],
+        ),
+    )
+
+
+def _update(columns: Attributes, position: int, found: os.stat_result) -> None:
+    columns.mode[position] = found.st_mode
+    columns.uid[position] = found.st_uid
+    columns.gid[position] = found.st_gid
+    columns.size[position] = found.st_size
+    columns.mtime[position] = found.st_mtime_ns
+    columns.ctime[position] = found.st_ctime_ns
+    columns.inode[position] = found.st_ino
+
+
+def _xattrs(path: bytes) -> Mapping[bytes, bytes]:
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+        if not names:
+            return {}
+        found = {os.fsencode(name): os.getxattr(path, name, follow_symlinks=False) for name in names}
+    except OSError as error:
+        if error.errno in {errno.ENOTSUP, errno.ENODATA, errno.EPERM}:
+            return {}
+        raise
+    if sum(map(len, found.values())) > _XATTRS_MOST:
+        raise OSError(errno.E2BIG, f"more than {_XATTRS_MOST} bytes of extended attributes")
+    return found
+
+
+def _shown(path: bytes) -> str:
+    """A path for people: bytes that are no UTF-8, and control characters, escaped."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _finding(code: str, path: bytes, error: OSError) -> Finding:
+    if isinstance(error, FileNotFoundError):
+        return Finding("file-vanished", "warning", _shown(path), "vanished while the tree was read")
+    hint = "Give the backup's user the right to read it, or exclude it." if error.errno in {1, 13} else ""
+    return Finding(code, "error", _shown(path), error.strerror or str(error), hint)

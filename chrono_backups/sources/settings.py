@@ -1,0 +1,129 @@
+"""What is protected: paths, and how to reach the stores.
+
+A store takes the application's own variables (``POSTGRES_SERVER``, …) where no ``BACKUP_…`` one is
+set, so that the application's ``.env`` works unchanged and the backup role can have its own account.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from chrono_backups.variables import AbsolutePath, AbsolutePaths, Port, Section, Words, variable
+
+_HOST = "a host name or address, without scheme"
+_PATTERNS = "patterns separated by ','"
+
+
+def _host(text: str) -> str:
+    if "://" in text or any(character.isspace() for character in text):
+        raise ValueError(_HOST)
+    return text
+
+
+def _without_service_link(value: Any) -> Any:
+    # Kubernetes sets REDIS_PORT=tcp://10.0.0.1:6379 in every pod beside a service called redis.
+    if isinstance(value, str) and value.startswith("tcp://"):
+        return value.rpartition(":")[2]
+    return value
+
+
+Host = Annotated[str, AfterValidator(_host), Field(json_schema_extra={"accepted": _HOST})]
+StorePort = Annotated[Port, BeforeValidator(_without_service_link)]
+
+
+class FilesSettings(Section):
+    """Files"""
+
+    paths: AbsolutePaths = variable(
+        "BACKUP_FILES_PATHS", (), example="/app/data:/app/uploads", about="The trees to protect."
+    )
+    include_patterns: Words = variable(
+        "BACKUP_INCLUDE_PATTERNS",
+        (),
+        default_note="everything",
+        accepted=_PATTERNS,
+        example="*.sql,*.json",
+        about="Only files that match one of these.",
+    )
+    exclude_patterns: Words = variable(
+        "BACKUP_EXCLUDE_PATTERNS",
+        (),
+        accepted=_PATTERNS,
+        example="*.tmp,*.cache",
+        about="No files that match one of these.",
+    )
+
+
+class ConfigurationSettings(Section):
+    """Configuration"""
+
+    paths: AbsolutePaths = variable(
+        "BACKUP_CONFIGURATION_PATHS",
+        (),
+        example="/app/.env:/app/docker-compose.yml",
+        about="The configuration files to protect: `.env`, compose files, …",
+    )
+
+
+class PostgresSettings(Section):
+    """PostgreSQL"""
+
+    host: Host | None = variable(
+        "BACKUP_POSTGRES_HOST",
+        also=("BACKUP_POSTGRES_SERVER", "POSTGRES_SERVER"),
+        example="postgres",
+        about="The server. A source when set.",
+    )
+    port: StorePort = variable("BACKUP_POSTGRES_PORT", 5432, also=("POSTGRES_PORT",), about="Its port.")
+    user: str | None = variable(
+        "BACKUP_POSTGRES_USER", also=("POSTGRES_USER",), example="backup", about="The backup role."
+    )
+    password: SecretStr | None = variable(
+        "BACKUP_POSTGRES_PASSWORD", also=("POSTGRES_PASSWORD",), about="The role's password."
+    )
+    db: str | None = variable(
+        "BACKUP_POSTGRES_DB", also=("POSTGRES_DB",), example="chrono_scraper", about="The database to connect to."
+    )
+    method: Literal["physical", "logical", "both"] = variable(
+        "BACKUP_POSTGRES_METHOD", "physical", about="Base backups and WAL, or `pg_dump`, or both."
+    )
+    wal_max_lag_seconds: float = variable(
+        "BACKUP_WAL_MAX_LAG_SECONDS", 5.0, gt=0, about="Seconds after which a part of a WAL segment is stored."
+    )
+
+
+class RedisSettings(Section):
+    """Redis"""
+
+    host: Host | None = variable(
+        "BACKUP_REDIS_HOST", also=("REDIS_HOST",), example="redis", about="The server. A source when set."
+    )
+    port: StorePort = variable("BACKUP_REDIS_PORT", 6379, also=("REDIS_PORT",), about="Its port.")
+    password: SecretStr | None = variable("BACKUP_REDIS_PASSWORD", also=("REDIS_PASSWORD",), about="Its password.")
+
+
+def _meilisearch_host(text: str) -> str:
+    _host(text.removeprefix("http://").removeprefix("https://"))
+    return text
+
+
+class MeilisearchSettings(Section):
+    """Meilisearch"""
+
+    host: Annotated[str, AfterValidator(_meilisearch_host)] | None = variable(
+        "BACKUP_MEILISEARCH_HOST",
+        also=("MEILISEARCH_HOST",),
+        accepted="a URL, or a host name or address",
+        example="http://meilisearch:7700",
+        about="The server. A source when set.",
+    )
+    master_key: SecretStr | None = variable(
+        "BACKUP_MEILISEARCH_MASTER_KEY", also=("MEILISEARCH_MASTER_KEY",), about="A key that may read everything."
+    )
+    dump_dir: AbsolutePath | None = variable(
+        "BACKUP_MEILISEARCH_DUMP_DIR",
+        example="/meili_data/dumps",
+        about="Where the server's own dumps are mounted; they are kept too.",
+    )

@@ -1,0 +1,1 @@
+"""Dagster's side, through real repositories in temporary directories."""

@@ -1,0 +1,90 @@
+"""What the tests do with a site: change it, launch jobs, look at what Dagster recorded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from chrono_backups import settings
+from chrono_backups.assembly import Application
+from chrono_backups.clock import FrozenClock
+from chrono_backups.identifiers import BackupType
+from chrono_backups.orchestration.backups import backup_asset_key
+from chrono_backups.orchestration.location import build_definitions
+from chrono_backups.repository.records import Manifest
+
+
+@dataclass
+class Site:
+    root: Path
+    data: Path
+    configuration: Path
+    key: str
+    instance: dg.DagsterInstance
+
+    def application(self, moment: datetime | None = None) -> Application:
+        loaded = settings.load()
+        return Application(loaded) if moment is None else Application(loaded, clock=FrozenClock(moment))
+
+    def definitions(self) -> dg.Definitions:
+        return build_definitions(settings.load())
+
+    def today(self) -> str:
+        return datetime.now(UTC).date().isoformat()
+
+    def launch(
+        self, job: str, day: str | None = None, config: Mapping[str, Any] | None = None
+    ) -> dg.ExecuteInProcessResult:
+        """Run a job as the UI would, with the form filled in as ``config``."""
+        definition = self.definitions().resolve_job_def(job)
+        run_config: dict[str, Any] = {}
+        if config is not None:
+            form = {"config": dict(config)}
+            run_config = {"ops": {job.removesuffix("_job"): form}} if day else form
+        return definition.execute_in_process(
+            instance=self.instance, partition_key=day, run_config=run_config, raise_on_error=False
+        )
+
+    def backup(self, backup_type: BackupType = "full", **config: Any) -> dg.ExecuteInProcessResult:
+        """Today's backup of that type."""
+        return self.launch(f"{backup_type}_backup_job", self.today(), config or None)
+
+    def backups(self) -> list[Manifest]:
+        with self.application().open_repository() as repository:
+            return repository.backups()
+
+    def materializations(self, key: dg.AssetKey | BackupType) -> list[dg.AssetMaterialization]:
+        """Newest first."""
+        asset = key if isinstance(key, dg.AssetKey) else backup_asset_key(key)
+        records = self.instance.fetch_materializations(asset, limit=1000).records
+        return [record.asset_materialization for record in records if record.asset_materialization is not None]
+
+    def pack(self) -> Path:
+        """The largest object of the repository: a pack."""
+        files = [path for path in (self.root / "repository").rglob("*") if path.is_file()]
+        return max(files, key=lambda path: path.stat().st_size)
+
+
+def facts(made: dg.AssetMaterialization) -> dict[str, Any]:
+    """Metadata as plain values."""
+    return {name: value.value for name, value in made.metadata.items()}
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    """Check name → passed."""
+    return {one.check_name: one.passed for one in result.get_asset_check_evaluations()}
+
+
+def failures(result: dg.ExecuteInProcessResult) -> str:
+    """All that failed steps said."""
+    said = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            said.append(str(data.error))
+            if data.user_failure_data is not None:
+                said.append(str(data.user_failure_data.description))
+    return "\n".join(said)
