@@ -64,29 +64,26 @@ class Runner:
         return self.results
 
     def _tree_round(self, tree: Path, number: int) -> None:
-        _warm(tree)
         contenders = self._prepared(f"tree-{number}", number)
-        self._phase(Phase.FULL, contenders, lambda one: one.backup(tree, True), number)
-        self._phase(Phase.UNCHANGED, contenders, lambda one: one.backup(tree, False), number)
+        self._phase(Phase.FULL, contenders, lambda one: _backup(one, tree, True), number)
+        self._phase(Phase.UNCHANGED, contenders, lambda one: _backup(one, tree, False), number)
         self._phase(Phase.RESTORE, contenders, _restore, number)
         if number == 1 and Phase.RESTORE in self.plan.phases:
             self._compare(tree, contenders)
         self._phase(Phase.VERIFY, contenders, lambda one: one.verify(), number)
         if Phase.CHANGED in self.plan.phases and any(one.adds for one in contenders):
             mutate(tree, number)
-            _warm(tree)
-        self._phase(Phase.CHANGED, contenders, lambda one: one.backup(tree, False), number)
+        self._phase(Phase.CHANGED, contenders, lambda one: _backup(one, tree, False), number)
 
     def _tiny_round(self, tiny: Path, number: int) -> None:
-        _warm(tiny)
         contenders = self._prepared(f"tiny-{number}", number)
-        self._phase(Phase.TINY_FULL, contenders, lambda one: one.backup(tiny, True), number)
-        self._phase(Phase.TINY_UNCHANGED, contenders, lambda one: one.backup(tiny, False), number)
+        self._phase(Phase.TINY_FULL, contenders, lambda one: _backup(one, tiny, True), number)
+        self._phase(Phase.TINY_UNCHANGED, contenders, lambda one: _backup(one, tiny, False), number)
 
     def _million(self, tree: Path) -> None:
         ours = self._prepare(Ours(self._room / "million" / "ours"))
-        self._phase(Phase.MILLION_FULL, ours, lambda one: one.backup(tree, True))
-        self._phase(Phase.MILLION_UNCHANGED, ours, lambda one: one.backup(tree, False))
+        self._phase(Phase.MILLION_FULL, ours, lambda one: _backup(one, tree, True))
+        self._phase(Phase.MILLION_UNCHANGED, ours, lambda one: _backup(one, tree, False))
         self._phase(Phase.MILLION_RESTORE, ours, _restore)
         self._phase(Phase.MILLION_VERIFY, ours, lambda one: one.verify())
 
@@ -198,6 +195,14 @@ class Runner:
         return copied
 
 
+def _backup(one: Contender, tree: Path, first: bool) -> Command:
+    """Its backup, with the tree in the page cache: borg drops what it has read from there (`POSIX_FADV_DONTNEED`),
+    and whoever came next paid for it: 32 s instead of 3.4 s for `tar | zstd` on 300,000 tiny files.
+    """
+    _warm(tree)
+    return one.backup(tree, first)
+
+
 def _restore(one: Contender) -> Command:
     target = one.room / "restored"
     target.mkdir()
@@ -205,13 +210,14 @@ def _restore(one: Contender) -> Command:
 
 
 def _warm(tree: Path) -> None:
-    """Read everything once, so that the first contender finds the page cache as the others do."""
-    buffer = bytearray(1 << 20)
+    """Read everything once."""
+    buffers = [bytearray(1 << 20)]
     for directory, _, names in os.walk(tree):
         for name in names:
-            with open(os.path.join(directory, name), "rb", buffering=0) as file:  # noqa: PTH123
-                while file.readinto(buffer):
-                    pass
+            file = os.open(os.path.join(directory, name), os.O_RDONLY)
+            while os.readv(file, buffers):
+                pass
+            os.close(file)
 
 
 def _facts(tree: Path) -> TreeFacts:

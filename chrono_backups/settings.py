@@ -45,6 +45,9 @@ Texts = Mapping[str, str]
 Trigger = Callable[[Texts], str | None]
 """The set variable that asks for a feature, or None where nothing does."""
 
+RUN_VARIABLES = frozenset({"BACKUP_DEBUG", "BACKUP_NEW_ENCRYPTION_KEY"})
+"""Variables of one run of the command line, which are no settings; a container may set them for all it runs."""
+
 _LONGEST_SHOWN = 200
 _LOCAL_PATH = "an absolute path, which enables the storage local"
 
@@ -156,7 +159,7 @@ class Settings(Section):
         accepted="an IANA time zone such as Europe/Berlin",
         about="Time zone of schedules and of the days in the UI.",
     )
-    first_day: Annotated[date, BeforeValidator(_iso_day)] | None = variable(
+    first_day: Annotated[date, BeforeValidator(_iso_day)] = variable(
         "BACKUP_FIRST_DAY",
         # A constant, so that the days Dagster knows never change by themselves; old enough that the
         # backups of an existing repository have a day, young enough that the UI's grid stays readable.
@@ -391,7 +394,7 @@ def _not_built(texts: Texts) -> list[Problem]:
 
 def _unknown(texts: Texts) -> list[Problem]:
     names = {name for each in variables(Settings) for name in (each.name, *each.also)}
-    unknown = sorted(name for name in texts if name.startswith("BACKUP_") and name not in names)
+    unknown = sorted(name for name in texts if name.startswith("BACKUP_") and name not in names | RUN_VARIABLES)
     if not unknown:
         return []
     from difflib import get_close_matches  # noqa: PLC0415 - needed for a mistake only

@@ -206,6 +206,10 @@ def test_defaults_are_the_guides() -> None:
         _ = settings.primary_storage
 
 
+def test_variables_of_a_run_are_no_settings() -> None:
+    assert load({"BACKUP_DEBUG": "1", "BACKUP_NEW_ENCRYPTION_KEY": "canary", "OTHER": "x"}) == Settings()
+
+
 def test_values_become_what_the_code_works_with() -> None:
     settings = load(
         {
@@ -284,7 +288,8 @@ def test_the_applications_own_names_are_taken_and_overridden(monkeypatch: pytest
 class TestEnvFile:
     def test_environment_comes_first_and_empty_means_unset(self, tmp_path: Path) -> None:
         lines = (
-            "\ufeffBACKUP_RETENTION_DAYS=10",
+            "\ufeffBACKUP_KEEP_DAILY_FOR_DAYS=9",
+            "BACKUP_RETENTION_DAYS=10",
             'export BACKUP_LOCAL_PATH="/from file"  # why',
             "BACKUP_HOOK_AFTER=echo $HOME ${X}",
             "BACKUP_TIMEZONE=",
@@ -294,6 +299,7 @@ class TestEnvFile:
         (tmp_path / ".env").write_text("\n".join(lines))
         settings = load({"BACKUP_RETENTION_DAYS": "20", "BACKUP_LOCAL_PATH": " "})
         assert settings.retention.retention_days == 20
+        assert settings.retention.keep_daily_for_days == 9  # past the byte order mark
         assert settings.local.path == Path("/from file")
         assert settings.hooks.after == "echo $HOME ${X}"
         assert settings.timezone == "UTC"
@@ -346,7 +352,7 @@ def test_no_secret_in_any_text() -> None:
     assert described["encryption"]["BACKUP_ENCRYPTION_KEY"] == "set"
     assert described["encryption"]["BACKUP_ENCRYPTION_KEY_COMMAND"] == "not set"
     with pytest.raises(ValidationError) as refused:
-        EncryptionSettings(key=SecretStr("canary"), key_command=5)  # type: ignore[arg-type]
+        EncryptionSettings.model_validate({"key": "canary", "key_command": "canary"})
     assert "canary" not in str(refused.value)
 
 

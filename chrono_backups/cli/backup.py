@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from chrono_backups.backup.service import take_backup
 from chrono_backups.cli import backup_record, replicate
 from chrono_backups.cli.arguments import Subparsers, add_storage_option, add_verb
 from chrono_backups.cli.context import TRIGGER, Context
@@ -53,8 +52,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     replicas: list[replicate.Replica] = []
     with time_limit(settings.limits.timeout_seconds):
         with context.progress() as listener:
-            manifest = take_backup(
-                context.application,
+            manifest = context.application.take_backup(
                 arguments.type or settings.default_type,
                 storage=arguments.storage,
                 trigger=TRIGGER,

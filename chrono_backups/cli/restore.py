@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from chrono_backups.backup.service import take_backup
 from chrono_backups.cli.arguments import Subparsers, add_backup_argument, add_storage_option, add_verb
 from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DONE, PARTIAL
@@ -141,8 +140,8 @@ def _secure(arguments: argparse.Namespace, context: Context, plan: RestorePlan) 
     hint = "--no-safety-backup restores without one; what is overwritten is then gone."
     try:
         with context.progress() as listener:
-            manifest = take_backup(
-                context.application, backup_type, trigger=f"before restoring {plan.backup_id}", listener=listener
+            manifest = context.application.take_backup(
+                backup_type, trigger=f"before restoring {plan.backup_id}", listener=listener
             )
     except BackupFailed as error:
         raise BackupFailed(

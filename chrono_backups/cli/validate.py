@@ -19,8 +19,8 @@ Check everything a backup needs before it is needed: all settings at once, that 
 reached, that the key opens the repository, that nobody else can read it. Nothing is changed. Exit code 0 where
 all is well or there are only warnings, 2 where settings are wrong, 6 where something can't be reached.
 """
-UNREACHABLE_CODES = ("unreachable", "unavailable", "denied")
-"""What the last part of such a finding's code is: ``storage.unreachable``."""
+_UNREACHABLE_CODES = {"storage-unavailable", "storage-denied", "source-unavailable"}
+"""Codes of findings that say so; every other error is one of the settings."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -66,5 +66,4 @@ def _exit_code(findings: Sequence[Finding]) -> int:
     errors = [finding.code for finding in findings if finding.severity == "error"]
     if not errors:
         return DONE
-    wrong = [code for code in errors if not code.replace("-", ".").endswith(UNREACHABLE_CODES)]
-    return USAGE if wrong else UNREACHABLE
+    return UNREACHABLE if set(errors) <= _UNREACHABLE_CODES else USAGE

@@ -401,7 +401,23 @@ class StorageContract:
 
     @pytest.mark.parametrize(
         "prefix",
-        "a a/ b b/ b- b. b/a b/a- b/b b/b/ b/b/d b/b/d/ b/b/d/e b/b/d/e/ b_ ba c/ d zz/y/ b/zz a/b/c".split(),
+        [
+            "a",
+            "a/",
+            "b",
+            "b/",
+            "b-",
+            "b.",
+            "b/a",
+            "b/a-",
+            "b/b",
+            "b/b/",
+            "b/b/d",
+            "b/b/d/",
+            "b/b/d/e",
+            "b/b/d/e/",
+            "b_",
+        ],
     )
     def test_list_of_a_prefix(self, filled: Storage, prefix: str) -> None:
         assert keys_of(filled.list(prefix)) == [key for key in self.KEYS if key.startswith(prefix)]
@@ -433,6 +449,10 @@ class StorageContract:
         assert found == sorted(keys)
         assert all(first < second for first, second in pairwise(found))
         assert keys_of(storage.list("many/7/1")) == [key for key in sorted(keys) if key.startswith("many/7/1")]
+
+    @pytest.mark.parametrize("prefix", ["ba", "c/", "d", "zz/y/", "b/zz", "a/b/c"])
+    def test_list_of_a_prefix_that_few_or_none_have(self, filled: Storage, prefix: str) -> None:
+        assert keys_of(filled.list(prefix)) == [key for key in self.KEYS if key.startswith(prefix)]
 
     def test_list_of_nothing(self, storage: Storage) -> None:
         assert list(storage.list()) == []

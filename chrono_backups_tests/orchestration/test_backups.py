@@ -217,9 +217,7 @@ class TestLaunchesThatCanNotBe:
 def _launch_unchecked(site: Site, day: str) -> dg.ExecuteInProcessResult:
     """As GraphQL and the launchpad do: Dagster does not check the partition."""
     job = site.definitions().resolve_job_def("full_backup_job")
-    return job.execute_in_process(
-        instance=site.instance, tags={"dagster/partition": day}, raise_on_error=False
-    )
+    return job.execute_in_process(instance=site.instance, tags={"dagster/partition": day}, raise_on_error=False)
 
 
 def test_no_secret_reaches_dagster(site: Site) -> None:

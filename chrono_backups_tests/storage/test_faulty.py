@@ -159,7 +159,7 @@ def test_a_fault_never_reached_fails_the_test(fault: Fault) -> None:
     storage = faulty(fault)
     storage.get("a")
     storage.info("a")
-    with pytest.raises(AssertionError, match="never reached.*1 get, 1 info"):
+    with pytest.raises(AssertionError, match=r"never reached.*1 get, 1 info"):
         storage.assert_all_reached()
     with pytest.raises(AssertionError, match="never reached"):
         storage.close()
