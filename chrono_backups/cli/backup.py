@@ -9,6 +9,8 @@ from chrono_backups.cli.arguments import Subparsers, add_storage_option, add_ver
 from chrono_backups.cli.context import TRIGGER, Context
 from chrono_backups.cli.exit_codes import DONE, PARTIAL
 from chrono_backups.cli.interruption import time_limit
+from chrono_backups.cli.terminal.names import safe_message
+from chrono_backups.cli.terminal.tables import facts
 from chrono_backups.identifiers import BACKUP_TYPES
 from chrono_backups.repository.records import Manifest
 
@@ -68,7 +70,8 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
 
 def _show(context: Context, manifest: Manifest, replicas: list[replicate.Replica]) -> None:
     document = {**backup_record.as_json(manifest), "replicas": [replica.to_json() for replica in replicas]}
-    context.output.report(document, [*backup_record.summary(manifest), *replicate.lines(replicas)])
+    pairs = [*backup_record.summary(manifest), *replicate.facts_of(replicas)]
+    context.output.report(document, map(safe_message, facts(pairs)))
     for source, reason in manifest.failures.items():
         context.output.warning(f"{manifest.backup_id} is partial: {source} is missing: {reason}")
     for replica in replicas:

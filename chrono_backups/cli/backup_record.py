@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from chrono_backups.cli.terminal import quantities
-from chrono_backups.cli.terminal.tables import facts
 from chrono_backups.repository.records import Manifest, to_text
 
 
@@ -39,26 +38,24 @@ def seconds(manifest: Manifest) -> float:
     return (manifest.finished_at - manifest.started_at).total_seconds()
 
 
-def summary(manifest: Manifest) -> list[str]:
-    """The backup in a few lines: what ``backup`` prints and ``show`` begins with."""
+def summary(manifest: Manifest) -> list[tuple[str, str]]:
+    """The backup in a few facts: what ``backup`` prints and ``show`` begins with."""
     statistics, took = manifest.statistics, seconds(manifest)
     findings = sum(snapshot.findings for snapshot in manifest.snapshots)
     read = f"{quantities.size(statistics.bytes_read)} of {quantities.size(statistics.bytes_total)}"
     speed = f" ({quantities.rate(statistics.bytes_read, took)})" if statistics.bytes_read and took else ""
-    return facts(
-        [
-            ("backup", manifest.backup_id),
-            ("status", manifest.status),
-            ("type", _types(manifest)),
-            ("sources", ", ".join(snapshot.source for snapshot in manifest.snapshots)),
-            ("missing", "; ".join(f"{source}: {reason}" for source, reason in manifest.failures.items())),
-            ("finished", f"{quantities.moment(manifest.finished_at)} UTC, after {quantities.duration(took)}"),
-            ("holds", f"{quantities.count(statistics.files, 'file')}, {quantities.size(statistics.bytes_total)}"),
-            ("read", f"{read}, {quantities.count(statistics.files_read, 'file')}{speed}"),
-            ("stored", f"{quantities.size(statistics.bytes_stored)} new"),
-            ("findings", f"{findings:,} (`chrono-backups show {manifest.backup_id}`)" if findings else ""),
-        ]
-    )
+    return [
+        ("backup", manifest.backup_id),
+        ("status", manifest.status),
+        ("type", _types(manifest)),
+        ("sources", ", ".join(snapshot.source for snapshot in manifest.snapshots)),
+        ("missing", "; ".join(f"{source}: {reason}" for source, reason in manifest.failures.items())),
+        ("finished", f"{quantities.moment(manifest.finished_at)} UTC, after {quantities.duration(took)}"),
+        ("holds", f"{quantities.count(statistics.files, 'file')}, {quantities.size(statistics.bytes_total)}"),
+        ("read", f"{read}, {quantities.count(statistics.files_read, 'file')}{speed}"),
+        ("stored", f"{quantities.size(statistics.bytes_stored)} new"),
+        ("findings", f"{findings:,} (`chrono-backups show {manifest.backup_id}`)" if findings else ""),
+    ]
 
 
 def _types(manifest: Manifest) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the program with ``words`` (without its name). Never raises but ``SystemExit`` of a verb's ``--help``."""
+    """Run the program with ``words`` (without its name). Returns its exit code, whatever happens."""
     before, verb = verbs.split(words)
     if "-h" in before or "--help" in before:
         return _answer(verbs.help_text())
@@ -31,13 +31,17 @@ def main(words: Sequence[str]) -> int:
 
 
 def _answer(text: str) -> int:
+    """Print it. As ``Output`` does, which is not worth loading unless something is wrong."""
+    if sys.stdout is None:
+        return 0
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         from chrono_backups.cli.terminal.output import discard  # noqa: PLC0415
 
         discard(sys.stdout)
+        return 0 if isinstance(error, BrokenPipeError) else 1
     return 0
 
 
@@ -57,7 +61,10 @@ def _guarded(words: Sequence[str], typed: str | None, output: Output) -> int:
     debug = "--debug" in words or os.environ.get(DEBUG, "").lower() in ("1", "true", "yes")
     context = Context(output)
     try:
-        code = _run(words, typed, context)
+        try:
+            code = _run(words, typed, context)
+        except SystemExit:  # argparse has printed a verb's help
+            code = 0
         output.close()
     except KeyboardInterrupt as interruption:
         return failures.report_interruption(output, interruption, context.when_cancelled, debug=debug)

@@ -11,6 +11,7 @@ from chrono_backups.cli.arguments import Subparsers, add_storage_option, add_ver
 from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DONE, PARTIAL
 from chrono_backups.cli.terminal import quantities
+from chrono_backups.cli.terminal.tables import facts
 from chrono_backups.errors import Cancelled, ChronoBackupsError, UsageError
 from chrono_backups.identifiers import STORAGE_NAMES, StorageName
 from chrono_backups.maintenance.replicate import ReplicationReport
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
         for error in failed[1:]:
             context.output.warning(str(error))
         raise failed[0]
-    context.output.report({"replicas": [replica.to_json() for replica in replicas]}, lines(replicas))
+    context.output.report({"replicas": [replica.to_json() for replica in replicas]}, facts(facts_of(replicas)))
     for replica in replicas:
         if replica.error is not None:
             context.output.warning(f"{replica.storage} has no complete replica: {replica.error}")
@@ -114,20 +115,16 @@ def copy(context: Context, names: Sequence[StorageName], origin: StorageName | N
     return replicas
 
 
-def lines(replicas: Sequence[Replica]) -> list[str]:
-    """One line a replica."""
-    return [_line(replica) for replica in replicas]
+def facts_of(replicas: Sequence[Replica]) -> list[tuple[str, str]]:
+    """One fact a replica."""
+    return [("replica", f"{replica.storage}: {_outcome(replica.report)}") for replica in replicas]
 
 
-def _line(replica: Replica) -> str:
-    report = replica.report
+def _outcome(report: ReplicationReport | None) -> str:
     if report is None:
-        return f"replica   {replica.storage}: FAILED"
+        return "FAILED"
     copied = f"{quantities.count(report.objects_copied, 'object')} copied, {quantities.size(report.bytes_copied)}"
-    return (
-        f"replica   {replica.storage}: {copied}, {report.objects_present:,} there before, "
-        f"in {quantities.duration(report.seconds)}"
-    )
+    return f"{copied}, {report.objects_present:,} there before, in {quantities.duration(report.seconds)}"
 
 
 def _others(context: Context, origin: StorageName | None) -> list[StorageName]:

@@ -12,7 +12,7 @@ from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DONE, PARTIAL
 from chrono_backups.cli.restore_plan import conclusion, lines
 from chrono_backups.cli.terminal.names import json_name
-from chrono_backups.errors import BackupFailed, RestoreError, TargetNotEmpty, UsageError
+from chrono_backups.errors import ChronoBackupsError, RestoreError, TargetNotEmpty, UsageError
 from chrono_backups.identifiers import SOURCE_NAMES, SOURCES_OF_TYPE, BackupType, SourceName
 from chrono_backups.recovery.restore import RestorePlan, RestoreReport, plan_restore
 from chrono_backups.recovery.restore import restore as carry_out
@@ -137,21 +137,17 @@ def _secure(arguments: argparse.Namespace, context: Context, plan: RestorePlan) 
         return None
     context.when_cancelled = "nothing was restored"
     backup_type = _covering([one.source for one in plan.sources])
-    hint = "--no-safety-backup restores without one; what is overwritten is then gone."
     try:
         with context.progress() as listener:
             manifest = context.application.take_backup(
                 backup_type, trigger=f"before restoring {plan.backup_id}", listener=listener
             )
-    except BackupFailed as error:
-        raise BackupFailed(
-            f"the safety backup failed, so nothing was restored: {error.message}", failures=error.failures, hint=hint
-        ) from error
-    if manifest.status != "complete":
-        missing = "; ".join(f"{source}: {reason}" for source, reason in manifest.failures.items())
-        raise RestoreError(
-            f"the safety backup {manifest.backup_id} is partial, so nothing was restored: {missing}", hint=hint
-        )
+        if manifest.status != "complete":
+            missing = "; ".join(f"{source}: {reason}" for source, reason in manifest.failures.items())
+            raise RestoreError(f"the safety backup {manifest.backup_id} is partial: {missing}")
+    except ChronoBackupsError:
+        context.output.warning("nothing was restored, for there is no safety backup; --no-safety-backup does without")
+        raise
     context.output.message(f"safety backup: {manifest.backup_id}")
     return manifest.backup_id
 

@@ -54,19 +54,16 @@ def _as_json(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _lines(manifest: Manifest, snapshots: list[Snapshot]) -> Iterator[str]:
-    yield from map(safe_message, backup_record.summary(manifest))
-    yield from map(
-        safe_message,
-        facts(
-            [
-                ("started", f"{quantities.moment(manifest.started_at)} UTC"),
-                ("skew", quantities.duration(manifest.skew_seconds) if len(manifest.snapshots) > 1 else ""),
-                ("host", manifest.host),
-                ("program", manifest.program),
-                ("trigger", manifest.trigger),
-            ]
-        ),
-    )
+    several = len(manifest.snapshots) > 1
+    pairs = [
+        *backup_record.summary(manifest),
+        ("started", f"{quantities.moment(manifest.started_at)} UTC"),
+        ("skew", quantities.duration(manifest.skew_seconds) if several else ""),
+        ("host", manifest.host),
+        ("program", manifest.program),
+        ("trigger", manifest.trigger),
+    ]
+    yield from map(safe_message, facts(pairs))
     for snapshot in snapshots:
         yield ""
         yield from _snapshot(snapshot)

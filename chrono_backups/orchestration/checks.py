@@ -20,17 +20,22 @@ import dagster as dg
 from chrono_backups.events import Finding
 from chrono_backups.identifiers import BACKUP_TYPES, BackupType
 from chrono_backups.maintenance.verify import verify
-from chrono_backups.orchestration.backups import COMPLETE_CHECK, backup_asset_key, missing_in_words
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.metadata import Metadata, findings_table, in_words, plain_metadata, table
+from chrono_backups.orchestration.names import (
+    BYTES_CHECK,
+    COMPLETE_CHECK,
+    FINDINGS_CHECK,
+    SIZE_CHECK,
+    STRUCTURE_CHECK,
+    backup_asset_key,
+)
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import PRIMARY, BackupsResource
 from chrono_backups.orchestration.runs import POOL
+from chrono_backups.orchestration.steps import missing_in_words
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
-
-STRUCTURE_CHECK = "structure_verified"
-BYTES_CHECK = "bytes_verified"
 
 KIN = 10
 """How many earlier backups of the type a size is compared with."""
@@ -149,8 +154,8 @@ CHECKS: Mapping[str, Check] = {
         _structure, True, "Manifest, snapshots, listings and index are authentic, and every object they need is there."
     ),
     BYTES_CHECK: Check(_bytes, True, "Every stored byte can be read and decrypted, and is what was written."),
-    "size_plausible": Check(_size, False, "Each source is about as large as in earlier backups of this type."),
-    "no_findings": Check(_findings, False, "Every file could be read as it is."),
+    SIZE_CHECK: Check(_size, False, "Each source is about as large as in earlier backups of this type."),
+    FINDINGS_CHECK: Check(_findings, False, "Every file could be read as it is."),
 }
 
 

@@ -7,10 +7,10 @@ was taken on the command line) is reported as a materialization of its day.
 import dagster as dg
 
 from chrono_backups.identifiers import BACKUP_TYPES, BackupType
-from chrono_backups.orchestration.backups import backup_asset_key
 from chrono_backups.orchestration.days import day_of
 from chrono_backups.orchestration.failures import explained
-from chrono_backups.orchestration.metadata import BACKUP_ID_TAG, backup_metadata
+from chrono_backups.orchestration.metadata import backup_metadata
+from chrono_backups.orchestration.names import BACKUP_ID_TAG, KIND_TAG, backup_asset_key
 from chrono_backups.orchestration.resources import BackupsResource
 
 PAGE = 1000
@@ -60,7 +60,7 @@ def report_backups(context: dg.OpExecutionContext, backups: BackupsResource) -> 
     context.add_output_metadata({"held": len(manifests), "reported": reported, "before_first_day": too_old})
 
 
-@dg.job(name="rebuild_history", tags={"chrono/kind": "history"})
+@dg.job(name="rebuild_history", tags={KIND_TAG: "history"})
 def rebuild_history_job() -> None:
     """Show every backup of the repository that Dagster does not know, as if it had made it."""
     report_backups()

@@ -5,14 +5,12 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from chrono_backups.identifiers import BACKUP_TYPES, BackupType
-from chrono_backups.orchestration.backups import backup_asset_key
 from chrono_backups.orchestration.history import rebuild_history_job
-from chrono_backups.orchestration.metadata import BACKUP_TYPE_TAG
-from chrono_backups.orchestration.proofs import VERIFICATION
+from chrono_backups.orchestration.names import BACKUP_TYPE_TAG, KIND_TAG, VERIFICATION, backup_asset_key
 from chrono_backups.orchestration.recovery import restore_job
 from chrono_backups.orchestration.retention import retention_job
 from chrono_backups.orchestration.runs import limits_tags
-from chrono_backups.orchestration.sources import SOURCE_ASSETS, configured_sources
+from chrono_backups.orchestration.sources import configured_sources, observe_job
 from chrono_backups.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,17 +34,7 @@ def build_verification_job(settings: Settings) -> "AssetJob":
         "verification_job",
         selection=dg.AssetSelection.assets(VERIFICATION),
         description="Prove that the backups of a day are what was written.",
-        tags={"chrono/kind": "verification", **limits_tags(settings)},
-    )
-
-
-def build_look_job(settings: Settings) -> "AssetJob":
-    """Observe the configured sources."""
-    return dg.define_asset_job(
-        "look_at_sources_job",
-        selection=dg.AssetSelection.assets(*(SOURCE_ASSETS[name].key for name in configured_sources(settings))),
-        description="Note whether what is protected can be reached.",
-        tags={"chrono/kind": "observation"},
+        tags={KIND_TAG: "verification", **limits_tags(settings)},
     )
 
 
@@ -55,7 +43,7 @@ def build_jobs(settings: Settings) -> "list[AssetJob | dg.JobDefinition]":
     return [
         *(build_backup_job(backup_type, settings) for backup_type in BACKUP_TYPES),
         build_verification_job(settings),
-        *([build_look_job(settings)] if configured_sources(settings) else []),
+        *([observe_job] if configured_sources(settings) else []),
         retention_job,
         restore_job,
         rebuild_history_job,

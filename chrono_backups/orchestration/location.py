@@ -10,7 +10,7 @@ from chrono_backups.orchestration.replicas import build_replicas
 from chrono_backups.orchestration.resources import build_resources
 from chrono_backups.orchestration.schedules import build_schedules
 from chrono_backups.orchestration.sensors import build_replication_sensor, failed_runs
-from chrono_backups.orchestration.sources import build_source_assets
+from chrono_backups.orchestration.sources import SOURCE_ASSETS, configured_sources
 from chrono_backups.settings import Settings
 
 
@@ -18,7 +18,12 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     """The code location of these settings: only what they configure is in it."""
     replicas = build_replicas(settings)
     return dg.Definitions(
-        assets=[*build_source_assets(settings), *build_backups(settings), *replicas, build_verification(settings)],
+        assets=[
+            *(SOURCE_ASSETS[name] for name in configured_sources(settings)),
+            *build_backups(settings),
+            *replicas,
+            build_verification(settings),
+        ],
         asset_checks=build_all_checks(),
         jobs=build_jobs(settings),
         schedules=build_schedules(settings),

@@ -12,10 +12,6 @@ import dagster as dg
 from chrono_backups.events import Finding
 from chrono_backups.repository.records import Manifest, SnapshotSummary
 
-BACKUP_ID_TAG = "chrono/backup_id"
-BACKUP_TYPE_TAG = "chrono/backup_type"
-TRIGGER_TAG = "chrono/trigger"
-
 ROWS_SHOWN = 50
 
 Metadata = dict[str, dg.MetadataValue[Any]]

@@ -4,27 +4,26 @@ A day is proven, and its partition materialized, when all its backups are. What 
 also written as an evaluation of the checks of the backups' own assets.
 """
 
+from collections.abc import Mapping
 from datetime import date
 
 import dagster as dg
 
 from chrono_backups.clock import SystemClock
-from chrono_backups.identifiers import BACKUP_TYPES
+from chrono_backups.identifiers import BACKUP_TYPES, BackupType
 from chrono_backups.maintenance.verify import VerifyReport, verify
-from chrono_backups.orchestration.backups import backup_asset_key
-from chrono_backups.orchestration.checks import BYTES_CHECK, STRUCTURE_CHECK, verified_in_words
+from chrono_backups.orchestration.checks import verified_in_words
 from chrono_backups.orchestration.days import backup_days, backups_of, checked_day
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.launch import VerificationLaunch
 from chrono_backups.orchestration.metadata import Metadata, findings_table, in_words, table
+from chrono_backups.orchestration.names import BYTES_CHECK, STRUCTURE_CHECK, VERIFICATION, backup_asset_key
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
 from chrono_backups.orchestration.runs import POOL, apply_limits
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 from chrono_backups.settings import Settings
-
-VERIFICATION = dg.AssetKey("verification")
 
 
 def build_verification(settings: Settings) -> dg.AssetsDefinition:
@@ -70,7 +69,11 @@ def _nothing_to_prove(day: date) -> Metadata:
 
 
 def _prove(
-    context: dg.AssetExecutionContext, repository: Repository, manifest: Manifest, depth: str, newest: dict[str, str]
+    context: dg.AssetExecutionContext,
+    repository: Repository,
+    manifest: Manifest,
+    depth: str,
+    newest: Mapping[BackupType, str],
 ) -> VerifyReport:
     context.log.info(f"Verifying {manifest.backup_id} ({depth})")
     report = verify(repository, backup_id=manifest.backup_id, full=depth == "full", listener=RunLog(context.log))

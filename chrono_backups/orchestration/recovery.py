@@ -9,6 +9,7 @@ from chrono_backups.errors import UsageError
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.launch import RestoreLaunch
 from chrono_backups.orchestration.metadata import findings_table, in_words, plain_metadata, table
+from chrono_backups.orchestration.names import KIND_TAG
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
 from chrono_backups.orchestration.runs import POOL, apply_limits
@@ -74,7 +75,7 @@ def _launch(config: RestoreLaunch) -> dict[str, Any]:
     return {"plan_restore": {"config": config.model_dump()}}
 
 
-@dg.job(name="restore_backup", config=_launch, tags={"chrono/kind": "restore"})
+@dg.job(name="restore_backup", config=_launch, tags={KIND_TAG: "restore"})
 def restore_job() -> None:
     """Restore a backup, or a part of it, to a directory of the worker's machine."""
     restore(plan_restore())

@@ -1,17 +1,19 @@
 """Whole copies of a day's backups on each other enabled storage: one asset, days × storages."""
 
 from datetime import date, timedelta
+from functools import reduce
+from operator import or_
 
 import dagster as dg
 
 from chrono_backups.clock import SystemClock
 from chrono_backups.errors import UsageError
-from chrono_backups.identifiers import BACKUP_TYPES, StorageName
+from chrono_backups.identifiers import BACKUP_TYPES, BackupType, StorageName
 from chrono_backups.maintenance.replicate import replicate
-from chrono_backups.orchestration.backups import backup_asset_key
 from chrono_backups.orchestration.days import backup_days, backups_of, checked_day
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.metadata import Metadata, in_words, plain_metadata, table
+from chrono_backups.orchestration.names import REPLICA, backup_asset_key
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
 from chrono_backups.orchestration.runs import POOL, apply_limits
@@ -36,18 +38,16 @@ def when_a_backup_is_proven() -> dg.AutomationCondition[dg.AssetKey]:
     would hold back the others: so each type is asked for itself.
     """
     condition = dg.AutomationCondition
-    proven = None
-    for backup_type in BACKUP_TYPES:
+
+    def made_and_proven(backup_type: BackupType) -> dg.AutomationCondition[dg.AssetKey]:
         kin = dg.AssetSelection.assets(backup_asset_key(backup_type))
-        one = (
-            condition.any_deps_updated().allow(kin).since_last_handled()
-            & condition.all_deps_blocking_checks_passed().allow(kin)
-        ).with_label(f"{backup_type} backup made and proven")
-        proven = one if proven is None else proven | one
-    assert proven is not None
+        made = condition.any_deps_updated().allow(kin).since_last_handled()
+        proven = condition.all_deps_blocking_checks_passed().allow(kin)
+        return (made & proven).with_label(f"{backup_type} backup made and proven")
+
     return (
         condition.in_latest_time_window(LOOKBACK)
-        & proven
+        & reduce(or_, (made_and_proven(backup_type) for backup_type in BACKUP_TYPES))
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()
     ).with_label("a backup was made and proven")
@@ -60,7 +60,7 @@ def build_replicas(settings: Settings) -> list[dg.AssetsDefinition]:
         return []
 
     @dg.asset(
-        name="backup_replica",
+        key=REPLICA,
         deps=[backup_asset_key(backup_type) for backup_type in BACKUP_TYPES],
         partitions_def=dg.MultiPartitionsDefinition(
             {DAY: backup_days(settings), STORAGE: dg.StaticPartitionsDefinition(list(storages))}

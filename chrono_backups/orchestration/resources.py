@@ -6,15 +6,20 @@ loaded, in the run. A secret is never a value here, only the name of the variabl
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Optional
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Optional
 
 import dagster as dg
+from pydantic import PrivateAttr
 
 from chrono_backups import settings as settings_module
 from chrono_backups.assembly import Application
+from chrono_backups.backup.service import BackupPlan
+from chrono_backups.errors import ChronoBackupsError
+from chrono_backups.events import Listener, silent
 from chrono_backups.identifiers import StorageName
+from chrono_backups.orchestration.unfinished import give_up
 from chrono_backups.repository.repository import Repository
 from chrono_backups.settings import Settings
 
@@ -72,26 +77,50 @@ class BackupsResource(dg.ConfigurableResource[None]):
     local_mirror: Optional[LocalMirrorResource] = None  # noqa: UP045
     encryption_key: str | None = None
 
-    def load(self, extra: Mapping[str, str] | None = None) -> Settings:
-        """The settings of this run: environment and ``.env``, then what the resources say, then ``extra``."""
+    _begun: dict[str, tuple[BackupPlan, str]] = PrivateAttr(default_factory=dict)
+
+    def load(self) -> Settings:
+        """The settings of this run: environment and ``.env``, and over them what the resources say."""
         environment = dict(os.environ)
         for storage in (self.local, self.local_mirror):
             if storage is not None:
                 environment |= storage.environment()
         if self.encryption_key is not None:
             environment["BACKUP_ENCRYPTION_KEY"] = self.encryption_key
-        return settings_module.load(environment | dict(extra or {}))
-
-    def application(self, extra: Mapping[str, str] | None = None) -> Application:
-        """The live objects of this run's settings; opens nothing."""
-        return Application(self.load(extra))
+        return settings_module.load(environment)
 
     @contextmanager
     def opened(self, storage: str = PRIMARY) -> Iterator[tuple[Application, Repository]]:
         """The application and the repository in that storage."""
-        application = self.application()
+        application = Application(self.load())
         with application.open_repository(storage_name(storage)) as repository:
             yield application, repository
+
+    def begin(self, planned: BackupPlan, storage: str) -> None:
+        """Note a backup that has a lease and no manifest yet."""
+        self._begun[planned.backup_id] = planned, storage
+
+    def end(self, planned: BackupPlan) -> None:
+        """The backup has its manifest."""
+        self._begun.pop(planned.backup_id, None)
+
+    def give_up(
+        self, planned: BackupPlan, application: Application, repository: Repository, listener: Listener
+    ) -> None:
+        """Let go of a backup that a failure or a cancellation ends. Never raises an error of ours."""
+        self.end(planned)
+        give_up(application, repository, planned, listener)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """A run that is cancelled between two steps, as while it waits to try again, lets go here."""
+        if not self._begun or context.instance is None or context.run is None:
+            return
+        run = context.instance.get_run_by_id(context.run.run_id)
+        if run is None or run.status is not dg.DagsterRunStatus.CANCELING:
+            return
+        for planned, storage in list(self._begun.values()):
+            with suppress(ChronoBackupsError), self.opened(storage) as (application, repository):
+                self.give_up(planned, application, repository, silent)
 
 
 def storage_name(word: str) -> StorageName | None:
@@ -101,6 +130,8 @@ def storage_name(word: str) -> StorageName | None:
 
 def build_resources(settings: Settings) -> dict[str, dg.ConfigurableResource[None]]:
     """The resources of the enabled storages, by storage name, and ``backups`` on top of them. Reads no secret."""
-    storages = {name: build(settings) for name, build in STORAGE_RESOURCES.items() if name in settings.storages}
+    storages: dict[str, Any] = {
+        name: build(settings) for name, build in STORAGE_RESOURCES.items() if name in settings.storages
+    }
     key = dg.EnvVar("BACKUP_ENCRYPTION_KEY") if os.environ.get("BACKUP_ENCRYPTION_KEY") else None
     return {**storages, "backups": BackupsResource(**storages, encryption_key=key)}

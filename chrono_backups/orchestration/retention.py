@@ -8,11 +8,11 @@ import dagster as dg
 from chrono_backups.identifiers import parse_backup_id
 from chrono_backups.maintenance import forget as forgetting
 from chrono_backups.maintenance import prune as pruning
-from chrono_backups.orchestration.backups import backup_asset_key
 from chrono_backups.orchestration.days import day_of
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.launch import RetentionLaunch
 from chrono_backups.orchestration.metadata import plain_metadata, table
+from chrono_backups.orchestration.names import KIND_TAG, backup_asset_key
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
 from chrono_backups.orchestration.runs import POOL, apply_limits
@@ -100,7 +100,7 @@ def _launch(config: RetentionLaunch) -> dict[str, Any]:
     return {"plan_forget": {"config": config.model_dump()}}
 
 
-@dg.job(name="retention", config=_launch, tags={"chrono/kind": "retention"})
+@dg.job(name="retention", config=_launch, tags={KIND_TAG: "retention"})
 def retention_job() -> None:
     """Forget what no retention rule keeps, then free its space. `dry_run` shows both plans and changes nothing."""
     prune(plan_prune(forget(plan_forget())))

@@ -12,12 +12,12 @@ import dagster as dg
 from chrono_backups.clock import SystemClock
 from chrono_backups.identifiers import BACKUP_TYPES, SOURCES_OF_TYPE
 from chrono_backups.orchestration.days import day_of
-from chrono_backups.orchestration.metadata import TRIGGER_TAG
+from chrono_backups.orchestration.names import TRIGGER_TAG
 from chrono_backups.orchestration.runs import limits_tags
 from chrono_backups.orchestration.sources import configured_sources
 from chrono_backups.settings import Settings
 
-LOOK_CRON = "7 */6 * * *"
+OBSERVE_CRON = "7 */6 * * *"
 """Looking at the sources is cheap, but each look is a run in the list."""
 
 TAGS = {TRIGGER_TAG: "schedule"}
@@ -39,9 +39,9 @@ def _schedules(settings: Settings) -> Iterator[dg.ScheduleDefinition]:
     if crons.verification is not None:
         yield _daily("verification", crons.verification, timezone)
     if crons.retention is not None:
-        yield _plain("retention_schedule", "retention", crons.retention, settings)
+        yield _plain("retention", crons.retention, settings)
     if configured_sources(settings):
-        yield _plain("look_at_sources_schedule", "look_at_sources_job", LOOK_CRON, settings)
+        yield _plain("observe_sources", OBSERVE_CRON, settings)
 
 
 def _daily(asset: str, cron: str, timezone: str) -> dg.ScheduleDefinition:
@@ -71,13 +71,13 @@ def partition_of(tick: datetime, now: datetime, timezone: str) -> str:
     return day_of(max(tick, now), timezone).isoformat()
 
 
-def _plain(name: str, job_name: str, cron: str, settings: Settings) -> dg.ScheduleDefinition:
+def _plain(job: str, cron: str, settings: Settings) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
-        name=name,
-        job_name=job_name,
+        name=f"{job}_schedule",
+        job_name=job,
         cron_schedule=cron,
         execution_timezone=settings.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Runs {job_name}.",
+        description=f"Runs {job}.",
         tags={**TAGS, **limits_tags(settings)},
     )

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from chrono_backups.orchestration.metadata import TRIGGER_TAG
+from chrono_backups.orchestration.names import TRIGGER_TAG
 from chrono_backups.orchestration.replicas import GROUP
 
 
@@ -23,10 +23,7 @@ def failed_runs(context: dg.RunFailureSensorContext) -> None:
     """Writes one line for every failed run to the daemon's log, where log collectors find it."""
     run = context.dagster_run
     what = ", ".join(sorted(key.to_user_string() for key in run.asset_selection or ())) or run.job_name
-    causes = [
-        str(event.event_specific_data.user_failure_data.description)
-        for event in context.get_step_failure_events()
-        if event.step_failure_data.user_failure_data is not None
-    ]
-    why = "; ".join(causes) or context.failure_event.message
+    steps = (event.step_failure_data for event in context.get_step_failure_events())
+    said = [step.user_failure_data.description for step in steps if step.user_failure_data is not None]
+    why = "; ".join(one for one in said if one) or context.failure_event.message
     context.log.error(f"FAILED {what} {context.partition_key or ''} run {run.run_id}: {why}")

@@ -1,7 +1,7 @@
 """The assets that stand for what is protected. Dagster does not make them: it only observes that they are there."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import dagster as dg
 from chrono_backups.identifiers import SourceName
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.metadata import Metadata, table
+from chrono_backups.orchestration.names import KIND_TAG
 from chrono_backups.orchestration.resources import BackupsResource
 from chrono_backups.settings import Settings
 
@@ -63,27 +64,23 @@ class Root:
         return cls(str(path), "")
 
 
-def build_source_assets(settings: Settings) -> list[dg.AssetsDefinition]:
-    """The external assets of the configured sources, which can be observed from the UI and by schedule."""
-    names = configured_sources(settings)
-    if not names:
-        return []
+@dg.op
+def observe(context: dg.OpExecutionContext, backups: BackupsResource) -> None:
+    """Note for each source how many roots it has and whether they can be reached."""
+    with explained(context):
+        settings = backups.load()
+    for name in configured_sources(settings):
+        roots = [Root.of(path) for path in _ROOTS[name](settings)]
+        context.log_event(dg.AssetObservation(SOURCE_ASSETS[name].key, metadata=_seen(roots)))
+        for root in roots:
+            if root.problem:
+                context.log.warning(f"{name}: {root.path}: {root.problem}")
 
-    @dg.multi_observable_source_asset(
-        name="look_at_sources",
-        specs=[SOURCE_ASSETS[name] for name in names],
-        can_subset=True,
-    )
-    def look_at_sources(context: dg.AssetExecutionContext, backups: BackupsResource) -> Iterator[dg.ObserveResult]:
-        """Note for each source how many of its roots there are and whether they can be reached."""
-        with explained(context):
-            now = backups.load()
-        for name in names:
-            if SOURCE_ASSETS[name].key in context.selected_asset_keys:
-                roots = [Root.of(path) for path in _ROOTS[name](now)]
-                yield dg.ObserveResult(asset_key=SOURCE_ASSETS[name].key, metadata=_seen(roots))
 
-    return [look_at_sources]
+@dg.job(name="observe_sources", tags={KIND_TAG: "observation"})
+def observe_job() -> None:
+    """Note whether what is protected can be reached."""
+    observe()
 
 
 def _seen(roots: Sequence[Root]) -> Metadata:

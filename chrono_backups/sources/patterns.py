@@ -73,3 +73,20 @@ class Patterns:
         if self._exclude is not None and self._exclude.fullmatch(path):
             return True
         return self._include is not None and not self._include.fullmatch(path)
+
+
+class Selection:
+    """What of a backup is asked for: paths, or patterns of paths, each with all that is below it."""
+
+    def __init__(self, patterns: Iterable[str] = ()) -> None:
+        expression = _compiled(pattern.rstrip("/") or "/" for pattern in patterns)
+        self._expression = None if expression is None else re.compile(b"(?:%b)(?:/.*)?" % expression.pattern, re.DOTALL)
+
+    @property
+    def everything(self) -> bool:
+        """Nothing narrower was asked for."""
+        return self._expression is None
+
+    def takes(self, path: bytes) -> bool:
+        """Whether the entry of that absolute path is asked for."""
+        return self._expression is None or self._expression.fullmatch(path) is not None

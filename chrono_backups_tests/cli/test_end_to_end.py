@@ -373,7 +373,7 @@ class TestKeys:
         assert "not encrypted" in site.run("key", "list", code=2).err
 
     def test_init_without_a_key_is_refused(self, site: Site) -> None:
-        assert site.json("init", code=2, BACKUP_ENCRYPTION_KEY="")["error"]["kind"] == "KeyMissing"
+        assert site.json("init", code=2, BACKUP_ENCRYPTION_KEY="")["error"]["kind"] == "SettingsError"
         assert not site.repository.exists() or os.listdir(site.repository) == []
 
     def test_init_twice_is_refused(self, ready: Site) -> None:

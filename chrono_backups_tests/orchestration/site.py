@@ -12,8 +12,8 @@ from chrono_backups import settings
 from chrono_backups.assembly import Application
 from chrono_backups.clock import FrozenClock
 from chrono_backups.identifiers import BackupType
-from chrono_backups.orchestration.backups import backup_asset_key
 from chrono_backups.orchestration.location import build_definitions
+from chrono_backups.orchestration.names import backup_asset_key
 from chrono_backups.repository.records import Manifest
 
 

@@ -2,11 +2,13 @@
 
 import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from chrono_backups.backup import service
+from chrono_backups.assembly import Application
+from chrono_backups.backup.service import Outcome
 from chrono_backups.errors import SourceUnavailable, StorageFull, StorageUnavailable
 from chrono_backups.orchestration import failures as failures_module
 from chrono_backups_tests.orchestration.site import Site, checks, facts, failures
@@ -149,38 +151,68 @@ class TestWhatIsRetried:
         assert _leases(site) == []
 
     def test_a_source_that_comes_back(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-        real = service.capture
+        real = Application.capture
         calls = []
 
-        def flaky(repository, plan, source, **options):  # type: ignore[no-untyped-def]
+        def flaky(application, repository, plan, source, listener):  # type: ignore[no-untyped-def]
             calls.append(source.name)
             if len(calls) == 1:
-                return service.Outcome(source.name, None, "no answer", SourceUnavailable.__name__)
-            return real(repository, plan, source, **options)
+                return Outcome(source.name, None, "no answer", SourceUnavailable.__name__)
+            return real(application, repository, plan, source, listener)
 
-        monkeypatch.setattr(service, "capture", flaky)
+        monkeypatch.setattr(Application, "capture", flaky)
         result = site.backup("configuration")
         assert result.success, failures(result)
         assert len(calls) == 2
 
 
 def _fail_first(monkeypatch: pytest.MonkeyPatch, times: int, error: Exception) -> list[str]:
-    real = service.capture
+    real = Application.capture
     calls: list[str] = []
 
-    def failing(repository, plan, source, **options):  # type: ignore[no-untyped-def]
+    def failing(application, repository, plan, source, listener):  # type: ignore[no-untyped-def]
         calls.append(source.name)
         if len(calls) <= times:
             raise error
-        return real(repository, plan, source, **options)
+        return real(application, repository, plan, source, listener)
 
-    monkeypatch.setattr(service, "capture", failing)
+    monkeypatch.setattr(Application, "capture", failing)
     return calls
 
 
 def _leases(site: Site) -> list[str]:
     with site.application().open_repository() as repository:
         return list(repository.leases.names())
+
+
+class TestHooks:
+    @pytest.fixture(autouse=True)
+    def _hooks(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("before", "after", "failed"):
+            monkeypatch.setenv(
+                f"BACKUP_HOOK_{name.upper()}", f"echo {name} $CHRONO_BACKUP_TYPE >> {site.root}/hooks.log"
+            )
+
+    @staticmethod
+    def ran(site: Site) -> list[str]:
+        return (site.root / "hooks.log").read_text().splitlines()
+
+    def test_they_run_around_a_backup(self, site: Site) -> None:
+        assert site.backup("full").success
+        assert self.ran(site) == ["before full", "after full"]
+
+    def test_a_failure_in_a_step_runs_each_once(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        _fail_first(monkeypatch, 9, StorageFull("no room", storage="local"))
+        assert not site.backup("full").success
+        assert self.ran(site) == ["before full", "failed full", "after full"]
+
+    def test_one_that_fails_before_stops_the_backup(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BACKUP_HOOK_BEFORE", "echo it is locked; exit 3")
+        result = site.backup("full")
+        assert not result.success
+        assert "it is locked" in failures(result)
+        assert site.backups() == []
+        assert _leases(site) == []
 
 
 class TestLaunchesThatCanNotBe:
@@ -211,7 +243,7 @@ class TestLaunchesThatCanNotBe:
         monkeypatch.setenv("BACKUP_ENABLED", "false")
         result = site.backup("full")
         assert not result.success
-        assert "switched off" in failures(result)
+        assert "BACKUP_ENABLED=false" in failures(result)
 
 
 def _launch_unchecked(site: Site, day: str) -> dg.ExecuteInProcessResult:
@@ -224,10 +256,7 @@ def test_no_secret_reaches_dagster(site: Site) -> None:
     assert site.backup("full").success
     site.configuration.unlink()
     site.backup("full")
-    stored = b"".join(path.read_bytes() for path in site.root.parent.rglob("*.db"))
-    home = site.instance.root_directory
-    from pathlib import Path
-
-    stored += b"".join(path.read_bytes() for path in Path(home).rglob("*") if path.is_file())
+    home = Path(site.instance.root_directory)
+    stored = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
     assert b"full_backup" in stored, "the search looks where events are"
     assert site.key.encode() not in stored

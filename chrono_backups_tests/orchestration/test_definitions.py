@@ -15,7 +15,7 @@ from chrono_backups_tests.orchestration.site import Site
 def test_loads_with_every_group(site: Site) -> None:
     definitions = site.definitions()
     dg.Definitions.validate_loadable(definitions)
-    groups = {spec.group_name for spec in definitions.get_all_asset_specs()}
+    groups = {spec.group_name for spec in definitions.resolve_all_asset_specs()}
     assert groups == {"sources", "backups", "replicas", "proofs"}
 
 
@@ -23,7 +23,7 @@ def test_without_a_second_storage_there_are_no_replicas(site: Site, monkeypatch:
     monkeypatch.delenv("BACKUP_LOCAL_MIRROR_PATH")
     definitions = site.definitions()
     dg.Definitions.validate_loadable(definitions)
-    assert "replicas" not in {spec.group_name for spec in definitions.get_all_asset_specs()}
+    assert "replicas" not in {spec.group_name for spec in definitions.resolve_all_asset_specs()}
 
 
 def test_with_nothing_to_protect_it_loads(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def test_with_nothing_to_protect_it_loads(site: Site, monkeypatch: pytest.Monkey
 
 def test_every_type_has_an_asset_and_a_job(site: Site) -> None:
     definitions = site.definitions()
-    names = {spec.key.to_user_string() for spec in definitions.get_all_asset_specs()}
+    names = {spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()}
     for backup_type in BACKUP_TYPES:
         assert f"{backup_type}_backup" in names
         assert definitions.resolve_job_def(f"{backup_type}_backup_job")

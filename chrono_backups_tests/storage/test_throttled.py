@@ -124,3 +124,9 @@ def test_threads_together_keep_to_the_rate() -> None:
 def test_no_bandwidth_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match="bandwidth"):
         Bandwidth(rate)
+
+
+def test_bytes_are_what_counts_and_not_elements() -> None:
+    clock = FrozenClock()
+    ThrottledStorage(MemoryStorage(), Bandwidth(8, clock=clock)).put("words", memoryview(bytes(4_000_000)).cast("I"))
+    assert clock.monotonic() == pytest.approx(4)

@@ -1,0 +1,235 @@
+"""Carrying out a restore of file trees.
+
+To a directory, everything is written to a staging folder inside it and moved to its name when all of it
+is on the disk: a crash leaves the staging folder, which the next restore removes, and nothing else.
+In place, each file is written beside the one it replaces; batches are flushed to the disk and then take
+their places, so that a crash leaves each file either old or new.
+
+A file of which a chunk is damaged is named and left out; its neighbours are restored.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import stat
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from chrono_backups.errors import Damaged, InsufficientSpace
+from chrono_backups.events import Finding, Listener, Progress, silent
+from chrono_backups.recovery.plan import STAGING, RestorePlan, RestoreSource
+from chrono_backups.recovery.tree import FATAL, Entry, Tree
+from chrono_backups.repository.listing import Extent, Segment
+from chrono_backups.repository.listings import content_extents, read_listing
+from chrono_backups.repository.reader import Content
+from chrono_backups.repository.repository import Repository
+from chrono_backups.sources.patterns import Selection
+
+_FINDINGS_KEPT = 1000
+
+
+@dataclass
+class RestoreReport:
+    """What a restore did."""
+
+    backup_id: str
+    target: str
+    files: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    damaged: int = 0
+    """Files left out because stored data is damaged or missing."""
+    findings: list[Finding] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "backup_id": self.backup_id,
+            "target": self.target,
+            "files": self.files,
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 3),
+            "damaged": self.damaged,
+            "findings": [finding.to_json() for finding in self.findings],
+        }
+
+
+def restore(repository: Repository, plan: RestorePlan, *, listener: Listener = silent) -> RestoreReport:
+    """Carry out a plan. Raises ``TargetNotEmpty``, ``InsufficientSpace`` before the first byte.
+
+    Where it is interrupted or fails, what it staged is removed again.
+    """
+    plan.check()
+    report = RestoreReport(plan.backup_id, str(plan.target))
+    began = time.monotonic()
+    restorer = _Restorer(repository, plan, report, listener)
+    try:
+        if plan.in_place:
+            for source in plan.sources:
+                restorer.run(source, os.fsencode(plan.target), in_place=True)
+        else:
+            _restore_to(plan, restorer)
+    except OSError as error:
+        if error.errno in FATAL:
+            where = f" at {os.fsdecode(error.filename)}" if error.filename else ""
+            raise InsufficientSpace(
+                f"the restore to {plan.target} stopped{where}: {error.strerror}",
+                hint="What was staged is removed. Make room, or name another place.",
+            ) from error
+        raise
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _restore_to(plan: RestorePlan, restorer: _Restorer) -> None:
+    plan.target.mkdir(parents=True, exist_ok=True)
+    for name in os.listdir(plan.target):
+        if name.startswith(STAGING):
+            shutil.rmtree(plan.target / name)
+    staging = plan.target / f"{STAGING}{os.urandom(4).hex()}"
+    staging.mkdir(mode=0o700)
+    try:
+        for source in plan.sources:
+            (staging / source.source).mkdir(mode=0o755)
+            restorer.run(source, os.fsencode(staging / source.source), in_place=False)
+        sync_file_system(os.fsencode(staging))
+        for source in plan.sources:
+            os.rename(staging / source.source, source.destination)
+        staging.rmdir()
+        _fsync_directory(os.fsencode(plan.target))
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def sync_file_system(path: bytes) -> None:
+    """Put on the disk all that was written to the file system of ``path``."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+            os.sync()
+    finally:
+        os.close(descriptor)
+
+
+def _fsync_directory(path: bytes) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    entry: Entry
+    extents: tuple[Extent, ...]
+
+
+class _Restorer:
+    def __init__(self, repository: Repository, plan: RestorePlan, report: RestoreReport, listener: Listener) -> None:
+        self._repository = repository
+        self._plan = plan
+        self._report = report
+        self._listener = listener
+        self._selection = Selection(plan.patterns)
+
+    def find(self, finding: Finding) -> None:
+        """Keep a finding, and pass it on."""
+        if len(self._report.findings) < _FINDINGS_KEPT:
+            self._report.findings.append(finding)
+        self._listener(finding)
+
+    def run(self, source: RestoreSource, root: bytes, *, in_place: bool) -> None:
+        """Restore one source below ``root``."""
+        snapshot = self._repository.snapshot(source.snapshot_id)
+        queue: deque[_Task] = deque()
+        segments = read_listing(self._repository.reader, snapshot.listing)
+        contents = _Contents(self._repository, self._chunk_ids(segments, queue))
+        tree = Tree(root, in_place=in_place, find=self.find, sync=sync_file_system)
+        try:
+            while contents.advance() or queue:
+                while queue:
+                    self._carry_out(queue.popleft(), contents, tree, source)
+            tree.finish()
+        finally:
+            tree.close()
+
+    def _chunk_ids(self, segments: Iterator[Segment], queue: deque[_Task]) -> Iterator[bytes]:
+        """Queue each entry, and yield the ids of the chunks it needs, a run of the same id once."""
+        last = None
+        for segment in segments:
+            for position, mode in enumerate(segment.mode):
+                entry = Entry.of(segment, position, self._selection)
+                extents: tuple[Extent, ...] = ()
+                if entry.selected and stat.S_ISREG(mode):
+                    extents = tuple(content_extents(self._repository.reader, segment, position))
+                elif not entry.selected and not stat.S_ISDIR(mode):
+                    continue
+                queue.append(_Task(entry, extents))
+                for extent in extents:
+                    if extent.chunk_id is not None and extent.chunk_id != last:
+                        last = extent.chunk_id
+                        yield last
+
+    def _carry_out(self, task: _Task, contents: _Contents, tree: Tree, source: RestoreSource) -> None:
+        damage: list[Damaged] = []
+
+        def pieces() -> Iterator[tuple[int, memoryview]]:
+            offset = 0
+            for extent in task.extents:
+                if extent.chunk_id is not None:
+                    content = contents.get(extent.chunk_id)
+                    if isinstance(content, Damaged):
+                        damage.append(content)
+                    elif not damage:
+                        yield offset, memoryview(content)[extent.offset : extent.offset + extent.length]
+                offset += extent.length
+
+        report = self._report
+        written = tree.restore(task.entry, pieces(), lambda: not damage)
+        if damage:
+            report.damaged += 1
+            hint = f"It is left out ({damage[0].key}). Restore it from another storage or backup."
+            message = "its stored data is damaged or missing"
+            self.find(Finding("file-damaged", "error", task.entry.shown, message, hint))
+        elif written is not None:
+            report.files += 1
+            report.bytes += written
+        done = Progress("restore", source.source, report.bytes, report.files, self._plan.bytes, self._plan.files)
+        self._listener(done)
+
+
+class _Contents:
+    """The chunks of ``ids`` in order; the current one may be asked for again and again."""
+
+    def __init__(self, repository: Repository, ids: Iterator[bytes]) -> None:
+        self._asked: deque[bytes] = deque()
+        self._stream = repository.reader.stream(self._noted(ids))
+        self._next: Content | None = None
+        self._current: Content | None = None
+        self._current_id: bytes | None = None
+
+    def _noted(self, ids: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk_id in ids:
+            self._asked.append(chunk_id)
+            yield chunk_id
+
+    def advance(self) -> bool:
+        """Have the next chunk at hand, which queues the entries before it; False at the end."""
+        if self._next is None:
+            self._next = next(self._stream, None)
+        return self._next is not None
+
+    def get(self, chunk_id: bytes) -> Content:
+        """The content of that chunk: the current one, or the next in order."""
+        if chunk_id != self._current_id:
+            if not self.advance() or self._asked.popleft() != chunk_id:
+                raise AssertionError("chunks are asked for in another order than they were announced")
+            self._current, self._current_id, self._next = self._next, chunk_id, None
+        assert self._current is not None
+        return self._current
