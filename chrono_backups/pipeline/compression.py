@@ -17,10 +17,6 @@ STORED = 0
 ZSTD = 1
 ZLIB = 2
 
-_SMALL = 256 * 1024
-"""Up to this size one-shot compression is faster than a stream into a kept buffer; above, page faults of
-fresh output buffers cost more than zstd itself."""
-
 
 class NotDecodable(Exception):
     """Compressed bytes that don't decode to what was recorded."""
@@ -45,18 +41,11 @@ class Compressor:
 
     def _shrink(self, content: memoryview, out: memoryview) -> int | None:
         """Compressed size, or None where it would not be smaller."""
-        size = len(content)
-        if self._zstd is not None and size > _SMALL:
-            reader = self._zstd.stream_reader(content, size=size, closefd=False)
-            written = reader.readinto(out[: size - 1])
-            # A reader that has more to give than fits has not shrunk its content.
-            return None if written >= size - 1 or reader.read(1) else written
         if self._kind == "none":
             return None
-        compressed = (
-            self._zstd.compress(content) if self._zstd is not None else zlib.compress(content, self._zlib_level)
-        )
-        if len(compressed) >= size:
+        # One shot, not a stream into `out`: a stream goes through a ring buffer of its own, a tenth slower.
+        compressed = self._zstd.compress(content) if self._zstd else zlib.compress(content, self._zlib_level)
+        if len(compressed) >= len(content):
             return None
         out[: len(compressed)] = compressed
         return len(compressed)
@@ -68,35 +57,23 @@ class Decompressor:
     def __init__(self) -> None:
         self._zstd = zstandard.ZstdDecompressor()
 
-    def decompress_into(self, codec: int, data: memoryview, out: memoryview) -> None:
-        """Fill ``out`` exactly. Raises ``NotDecodable`` where sizes or bytes don't fit."""
-        if codec == STORED:
-            if len(data) != len(out):
-                raise NotDecodable(f"{len(data)} stored bytes where {len(out)} were recorded")
-            out[:] = data
-        elif codec == ZSTD:
-            self._inflate_zstd(data, out)
-        elif codec == ZLIB:
-            try:
-                inflated = zlib.decompress(data)
-            except zlib.error as error:
-                raise NotDecodable(f"zlib: {error}") from error
-            if len(inflated) != len(out):
-                raise NotDecodable(f"{len(inflated)} bytes decoded where {len(out)} were recorded")
-            out[:] = inflated
-        else:
-            raise NotDecodable(f"unknown codec {codec}")
+    def decompress(self, codec: int, data: memoryview, size: int) -> bytes | memoryview:
+        """The ``size`` bytes of content; those of a stored chunk are ``data`` itself.
 
-    def _inflate_zstd(self, data: memoryview, out: memoryview) -> None:
+        Raises ``NotDecodable`` where sizes or bytes don't fit.
+        """
+        content: bytes | memoryview
         try:
-            reader = self._zstd.stream_reader(data, closefd=False)
-            done = 0
-            while done < len(out):
-                count = reader.readinto(out[done:])
-                if not count:
-                    break
-                done += count
-            if done != len(out) or reader.read(1):
-                raise NotDecodable(f"zstd data does not decode to the {len(out)} bytes recorded")
-        except zstandard.ZstdError as error:
-            raise NotDecodable(f"zstd: {error}") from error
+            if codec == STORED:
+                content = data
+            elif codec == ZSTD:
+                content = self._zstd.decompress(data, max_output_size=size)
+            elif codec == ZLIB:
+                content = zlib.decompress(data)
+            else:
+                raise NotDecodable(f"unknown codec {codec}")
+        except (zstandard.ZstdError, zlib.error) as error:
+            raise NotDecodable(f"it does not decode: {error}") from error
+        if len(content) != size:
+            raise NotDecodable(f"{len(content)} bytes where {size} were recorded")
+        return content

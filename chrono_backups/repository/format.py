@@ -175,7 +175,7 @@ def seal_object(keys: Keys, kind: Kind, name: str, content: bytes | bytearray, c
     return stored
 
 
-def open_object(keys: Keys, kind: Kind, name: str, stored: bytes | bytearray) -> bytearray:
+def open_object(keys: Keys, kind: Kind, name: str, stored: bytes | bytearray) -> bytes:
     """The content of ``seal_object``. Raises ``Damaged`` naming the object."""
     key = object_key(kind, name)
     try:
@@ -183,11 +183,10 @@ def open_object(keys: Keys, kind: Kind, name: str, stored: bytes | bytearray) ->
         encoded = sealer.open(HEADER_SIZE, name.encode(), memoryview(stored)[HEADER_SIZE:])
         if len(encoded) < 9:
             raise NotAuthentic("it is cut short")
-        content = bytearray(int.from_bytes(encoded[1:9], "little"))
-        Decompressor().decompress_into(encoded[0], memoryview(encoded)[9:], memoryview(content))
+        size = int.from_bytes(encoded[1:9], "little")
+        return bytes(Decompressor().decompress(encoded[0], memoryview(encoded)[9:], size))
     except (NotAuthentic, NotDecodable) as error:
         raise Damaged(f"{key} is damaged: {error}", key=key) from error
-    return content
 
 
 def seal_record(keys: Keys, kind: Kind, name: str, record: Mapping[str, Any], clock: Clock) -> bytearray:

@@ -30,7 +30,7 @@ class _Wanted:
     place: Location
 
 
-Content = bytearray | Damaged
+Content = bytes | memoryview | Damaged
 _Known = OrderedDict[bytes, tuple[Future[list[Content]], int]]
 
 
@@ -51,7 +51,7 @@ class ChunkReader:
             raise Damaged(f"chunk {chunk_id.hex()} is in no pack", key=f"chunk {chunk_id.hex()}")
         return place
 
-    def read(self, chunk_id: bytes) -> bytearray:
+    def read(self, chunk_id: bytes) -> bytes | memoryview:
         """The content of one chunk. Raises ``Damaged``."""
         content = self._fetch([_Wanted(chunk_id, self.locate(chunk_id))])[0]
         if isinstance(content, Damaged):
@@ -137,11 +137,9 @@ class ChunkReader:
         try:
             header = pack_header(place.pack.salt)
             frame = self._keys.opener("pack", header).open(place.offset, wanted.chunk_id, sealed)
-            content = bytearray(place.content_size)
-            self._decompressor().decompress_into(frame[0], memoryview(frame)[1:], memoryview(content))
+            return self._decompressor().decompress(frame[0], memoryview(frame)[1:], place.content_size)
         except (NotAuthentic, NotDecodable, IndexError) as error:
             return Damaged(f"{key} is damaged at byte {place.offset}: {error}", key=key)
-        return content
 
     def _decompressor(self) -> Decompressor:
         if not hasattr(self._local, "decompressor"):

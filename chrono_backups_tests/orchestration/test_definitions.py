@@ -82,9 +82,10 @@ class TestSchedules:
 
     def test_a_tick_asks_for_its_day(self, site: Site) -> None:
         definitions = site.definitions()
-        schedule = definitions.get_repository_def().get_schedule_def("full_backup_schedule")
+        repository = definitions.get_repository_def()
+        schedule = repository.get_schedule_def("full_backup_schedule")
         tick = datetime.now(UTC)
-        with dg.build_schedule_context(instance=site.instance, scheduled_execution_time=tick) as context:
+        with dg.build_schedule_context(site.instance, tick, repository_def=repository) as context:
             (request,) = schedule.evaluate_tick(context).run_requests or ()
         assert request.partition_key == site.today()
         assert request.tags["chrono/trigger"] == "schedule"
