@@ -79,7 +79,9 @@ def add_source_option(parser: argparse.ArgumentParser) -> None:
 
 def add_backup_argument(parser: argparse.ArgumentParser, name: str = "id", help_text: str = "") -> None:
     """The positional id of a backup."""
-    parser.add_argument(name, metavar=name.upper(), help=help_text or "a backup's id, or `latest`")
+    parser.add_argument(
+        name, metavar=name.upper(), help=help_text or "a backup's id, or `latest`: the newest complete one"
+    )
 
 
 def add_global_options(parser: argparse.ArgumentParser, *, top: bool = False) -> None:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 
+from chrono_backups.cli import chosen_backup
 from chrono_backups.cli.arguments import (
     Subparsers,
     add_backup_argument,
@@ -27,7 +28,7 @@ DESCRIPTION = """\
 Write the content of one file to standard output, or with --to into a new file. With --json and without --to the
 content is the document's `content_base64`. To put many files back, with their attributes, use `restore`.
 """
-_Content = Iterable[bytes | memoryview]
+_Content = Iterable[bytes | bytearray | memoryview]
 
 
 def register(subparsers: Subparsers) -> None:
@@ -52,7 +53,9 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Stream it. A file appears under its name only when it is whole."""
     with context.repository(arguments.storage) as repository:
-        backup_id = repository.backup(arguments.id).backup_id
+        backup_id = chosen_backup.find(
+            repository, arguments.id, [arguments.source] if arguments.source else []
+        ).backup_id
         content = read_file(repository, backup_id, arguments.path, source=arguments.source)
         if arguments.to is None:
             return _to_output(content, backup_id, arguments.path, context)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from chrono_backups.cli import chosen_backup
 from chrono_backups.cli.arguments import (
     Subparsers,
     add_backup_argument,
@@ -25,15 +26,6 @@ DESCRIPTION = """\
 List what a backup holds below PATH, as `ls -l` does: mode, owner, group, bytes, time (UTC), name. Names are
 escaped as by `ls -b`: \\n, \\t, \\\\, and \\377 for a byte that is not UTF-8 or not printable.
 """
-_FILE_TYPES = {
-    "file": stat.S_IFREG,
-    "directory": stat.S_IFDIR,
-    "symlink": stat.S_IFLNK,
-    "fifo": stat.S_IFIFO,
-    "socket": stat.S_IFSOCK,
-    "block device": stat.S_IFBLK,
-    "character device": stat.S_IFCHR,
-}
 
 
 def register(subparsers: Subparsers) -> None:
@@ -59,7 +51,9 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     """Print the entries as they are read."""
     output = context.output
     with context.repository(arguments.storage) as repository:
-        backup_id = repository.backup(arguments.id).backup_id
+        backup_id = chosen_backup.find(
+            repository, arguments.id, [arguments.source] if arguments.source else []
+        ).backup_id
         listed = entries(repository, backup_id, arguments.path, source=arguments.source, recursive=arguments.recursive)
         if output.json:
             with output.stream({"backup_id": backup_id}, "entries") as stream:
@@ -84,14 +78,15 @@ def _print(listed: Iterator[ListedEntry], context: Context) -> None:
 
 
 def _line(entry: ListedEntry) -> str:
-    mode = stat.filemode(_FILE_TYPES.get(entry.kind, 0) | stat.S_IMODE(entry.mode))
     when = quantities.moment(datetime.fromtimestamp(entry.mtime_ns // 10**9, UTC))
     target = f" -> {printable(entry.link_target)}" if entry.link_target is not None else ""
-    return f"{mode} {entry.uid:>5} {entry.gid:>5} {entry.size:>12} {when} {printable(entry.path)}{target}"
+    attributes = f"{stat.filemode(entry.mode)} {entry.uid:>5} {entry.gid:>5} {entry.size:>12} {when}"
+    return f"{attributes} {printable(entry.path)}{target}"
 
 
 def _as_json(entry: ListedEntry) -> dict[str, Any]:
     link = {} if entry.link_target is None else json_name(entry.link_target, "link_target")
+    hard = {} if entry.hard_link is None else json_name(entry.hard_link, "hard_link")
     return {
         "source": entry.source,
         **json_name(entry.path),
@@ -102,4 +97,5 @@ def _as_json(entry: ListedEntry) -> dict[str, Any]:
         "gid": entry.gid,
         "mtime_ns": entry.mtime_ns,
         **link,
+        **hard,
     }

@@ -7,14 +7,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from chrono_backups.cli import chosen_backup
 from chrono_backups.cli.arguments import Subparsers, add_backup_argument, add_storage_option, add_verb
-from chrono_backups.cli.context import Context
-from chrono_backups.cli.exit_codes import DONE, PARTIAL
+from chrono_backups.cli.context import SAFETY_TRIGGER, Context
+from chrono_backups.cli.exit_codes import DAMAGED, DONE, PARTIAL
 from chrono_backups.cli.restore_plan import conclusion, lines
-from chrono_backups.cli.terminal.names import json_name
-from chrono_backups.errors import ChronoBackupsError, RestoreError, TargetNotEmpty, UsageError
-from chrono_backups.identifiers import SOURCE_NAMES, SOURCES_OF_TYPE, BackupType, SourceName
-from chrono_backups.recovery.restore import RestorePlan, RestoreReport, plan_restore
+from chrono_backups.errors import ChronoBackupsError, RestoreError, UsageError
+from chrono_backups.identifiers import SOURCE_NAMES, SOURCES_OF_TYPE, BackupType
+from chrono_backups.recovery.plan import RestorePlan, plan_restore
+from chrono_backups.recovery.restore import RestoreReport
 from chrono_backups.recovery.restore import restore as carry_out
 
 DESCRIPTION = """\
@@ -69,14 +70,14 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    """Plan, show, secure what is there, carry out. Exit code 4 where something could not be put back."""
+    """Plan, show, secure what is there, carry out. Exit code 3 or 4 where a file could not be put back."""
     _check(arguments)
     target = None if arguments.to is None else Path(os.path.abspath(arguments.to))
     safety = None
     with context.repository(arguments.storage) as repository:
         plan = plan_restore(
             repository,
-            repository.backup(arguments.id).backup_id,
+            chosen_backup.find(repository, arguments.id, arguments.source).backup_id,
             target,
             sources=tuple(dict.fromkeys(arguments.source)),
             patterns=tuple(arguments.path),
@@ -117,16 +118,11 @@ def _show_plan(context: Context, plan: RestorePlan, arguments: argparse.Namespac
 
 
 def _dry_run(context: Context, plan: RestorePlan) -> int:
-    """The same refusal as the restore's own, where it would be refused."""
-    if plan.conflicts and not plan.in_place:
-        raise TargetNotEmpty(
-            f"{plan.target} is not empty: it holds {', '.join(plan.conflicts[:3])}",
-            hint="Name an empty directory, or one that does not exist.",
-        )
+    """Ends as the restore itself would where it would be refused."""
+    plan.check()
     if context.output.json:
         context.output.document({"dry_run": True, "plan": plan.to_json()})
-    else:
-        context.output.message("Nothing was written.")
+    context.output.message("Nothing was written.")
     return DONE
 
 
@@ -140,7 +136,7 @@ def _secure(arguments: argparse.Namespace, context: Context, plan: RestorePlan) 
     try:
         with context.progress() as listener:
             manifest = context.application.take_backup(
-                backup_type, trigger=f"before restoring {plan.backup_id}", listener=listener
+                backup_type, trigger=f"{SAFETY_TRIGGER} before restoring {plan.backup_id}", listener=listener
             )
         if manifest.status != "complete":
             missing = "; ".join(f"{source}: {reason}" for source, reason in manifest.failures.items())
@@ -152,30 +148,28 @@ def _secure(arguments: argparse.Namespace, context: Context, plan: RestorePlan) 
     return manifest.backup_id
 
 
-def _covering(sources: Sequence[SourceName]) -> BackupType:
+def _covering(sources: Sequence[str]) -> BackupType:
     """The narrowest backup type that captures all of ``sources``."""
-    for backup_type in ("configuration", "files_only", "database_only"):
-        if set(sources) <= set(SOURCES_OF_TYPE[backup_type]):
-            return backup_type
-    return "full"
+    narrow: tuple[BackupType, ...] = ("configuration", "files_only", "database_only")
+    return next((one for one in narrow if set(sources) <= set(SOURCES_OF_TYPE[one])), "full")
 
 
 def _state(plan: RestorePlan) -> str:
     if plan.in_place:
-        return "each path holds either its old or its new content; run it again to restore the rest"
-    return f"what is in {plan.target} is incomplete: remove it before restoring again"
+        return f"each file holds either its old or its new content; restore {plan.backup_id} again for the rest"
+    return f"nothing was left in {plan.target}"
 
 
 def _conclude(context: Context, plan: RestorePlan, report: RestoreReport, safety: str | None) -> int:
     document = {
         "dry_run": False,
-        "backup_id": plan.backup_id,
-        **({} if plan.target is None else json_name(os.fsencode(plan.target), "target")),
         "in_place": plan.in_place,
         "safety_backup_id": safety,
         "plan": plan.to_json(),
         **report.to_json(),
     }
     context.output.report(document, conclusion(plan, report, safety))
-    failed = any(finding.severity == "error" for finding in report.findings)
-    return PARTIAL if failed else DONE
+    if report.damaged:
+        context.output.warning(f"{report.damaged:,} files are damaged in the repository and were left out")
+        return DAMAGED
+    return PARTIAL if any(finding.severity == "error" for finding in report.findings) else DONE

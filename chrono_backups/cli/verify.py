@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from chrono_backups.cli import chosen_backup
 from chrono_backups.cli.arguments import Subparsers, add_storage_option, add_verb
 from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DAMAGED, DONE
@@ -41,7 +42,7 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Check, and list what is wrong."""
     with context.repository(arguments.storage) as repository:
-        backup_id = None if arguments.id is None else repository.backup(arguments.id).backup_id
+        backup_id = None if arguments.id is None else chosen_backup.find(repository, arguments.id).backup_id
         with context.progress() as listener:
             report = verify_repository(
                 repository, backup_id=backup_id, full=arguments.full, listener=_progress_only(listener)

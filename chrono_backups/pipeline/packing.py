@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
+from mmap import mmap
 
 from chrono_backups.pipeline.encryption import HEADER_SIZE, ID_SIZE, TAG_SIZE, Keys, NotAuthentic, Sealer
 
@@ -37,8 +38,8 @@ class PackedChunk:
 class PackBuilder:
     """Fills one pack in a buffer that is kept and used again. Belongs to one thread at a time."""
 
-    def __init__(self, buffer: bytearray) -> None:
-        self._buffer = buffer
+    def __init__(self, buffer: bytearray | mmap) -> None:
+        """A buffer that is a memory map starts at a page, so that storages can write it without copying."""
         self._view = memoryview(buffer)
         self._sealer: Sealer | None = None
         self._rows: list[PackedChunk] = []
@@ -56,7 +57,7 @@ class PackBuilder:
     def fits(self, content_size: int) -> bool:
         """Whether a chunk of that size, sealed, and the directory with it still fit in the buffer."""
         directory = (len(self._rows) + 1) * ROW.size + TAG_SIZE + TRAILER.size
-        return self._size + content_size + FRAME_OVERHEAD + directory <= len(self._buffer)
+        return self._size + content_size + FRAME_OVERHEAD + directory <= len(self._view)
 
     def start(self, sealer: Sealer) -> None:
         """Begin an empty pack; ``sealer`` is fresh."""

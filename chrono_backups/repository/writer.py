@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from mmap import mmap
 from queue import SimpleQueue
 
 from chrono_backups.clock import Clock
@@ -278,7 +279,7 @@ class ChunkWriter:
             # One for each uploader, one to fill with content and one with listings.
             make = self._builders.empty() and self._builders_made < self._options.uploads + 2
             self._builders_made += make
-        builder = PackBuilder(bytearray(_PACK_BUFFER)) if make else self._builders.get()
+        builder = PackBuilder(mmap(-1, _PACK_BUFFER)) if make else self._builders.get()
         self._check()
         salt = self._clock.random_bytes(SALT_SIZE)
         builder.start(self._keys.sealer("pack", salt))

@@ -13,6 +13,7 @@ from pathlib import Path
 from chrono_backups.clock import Clock, SystemClock
 from chrono_backups.errors import ObjectExists, ObjectMissing, StorageError, StorageUnavailable
 from chrono_backups.storage.base import ObjectInfo, Usage
+from chrono_backups.storage.direct_writes import write_all
 from chrono_backups.storage.durable_folders import DurableFolders, fsync_folder
 from chrono_backups.storage.keys import MAX_KEY_LENGTH, check_key, check_prefix, check_range, is_segment
 from chrono_backups.storage.size_limit import SizeLimit
@@ -130,9 +131,7 @@ class LocalStorage:
         try:
             os.fchmod(handle, self._file_mode)
             self._sweep(os.fstat(handle).st_mtime)
-            written = 0
-            while written < len(view):
-                written += os.write(handle, view[written:])
+            write_all(handle, view)
             os.fsync(handle)
         finally:
             # Before it gets its name: NFS reports what it could not write on close.
