@@ -9,48 +9,38 @@ once the chunks of all its files have their ids, in order, while later ones are 
 from __future__ import annotations
 
 import stat
-from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from chrono_backups.backup.placement import Bundler, InBundle, ReadInto, Stream, Streamer
+from chrono_backups.backup.placement import Bundler, InBundle, ReadInto, Streamer
+from chrono_backups.backup.segments import EntryContent, Pending, SegmentQueue
 from chrono_backups.errors import Damaged
 from chrono_backups.events import Finding, Listener, Progress
 from chrono_backups.pipeline.attributes import Attributes
 from chrono_backups.pipeline.chunking import MIN_CHUNK
 from chrono_backups.pipeline.encryption import Keys
 from chrono_backups.repository.listing import (
-    HASH_SIZE,
-    MAX_DIRECT_EXTENTS,
     NO_HASH,
     NOTHING_EXTRA,
     Extent,
     Extra,
     Segment,
-    encode_extents,
-    encode_segment,
 )
-from chrono_backups.repository.listings import ListingCursor, ListingWriter, content_extents
+from chrono_backups.repository.listings import ListingCursor, content_extents
 from chrono_backups.repository.reader import ChunkReader
 from chrono_backups.repository.records import Effective, ListingChunk, Statistics
-from chrono_backups.repository.writer import ChunkWriter, Ticket
+from chrono_backups.repository.writer import ChunkWriter
 from chrono_backups.sources.base import PLAIN, Capture, Content, Description, Directory, Unreadable
 
 _KIND = 0o170000
 _FINDINGS_KEPT = 1000
 """A snapshot keeps so many findings, and then one that says how many more there were."""
-_PENDING_MOST = 20_000
-"""Entries whose segment waits for chunk ids; beyond, what is open is closed to let them go."""
 _RECENT_MOST = 50_000
 """Small files remembered by content in one capture, so that copies near each other are stored once."""
 _PRESENT_MOST = 65536
-_ROWS_LEAST = 128
-_ROWS_MOST = 1024
 _RACY = 2_000_000_000
 """Nanoseconds before the parent's start: a file changed then may have changed again unseen, within the
 coarsest time stamp that file systems keep, so it is read again."""
-
-_Content = list[Extent] | InBundle | Stream
 
 
 @dataclass(frozen=True)
@@ -91,26 +81,6 @@ class Tally:
             added.content,
             added.stored,
         )
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A segment whose chunks are under way, or, where ``raw`` is set, one that is taken over."""
-
-    directory: Directory
-    kept: list[int] = field(default_factory=list)
-    hashes: bytearray = field(default_factory=bytearray)
-    contents: list[_Content] = field(default_factory=list)
-    extras: dict[int, Extra] = field(default_factory=dict)
-    raw: memoryview | None = None
-
-    def ready(self) -> bool:
-        """Whether it can be written without waiting. The last contents are the last to be ready."""
-        return all(isinstance(one, list) or _is_ready(one) for one in reversed(self.contents))
-
-
-def _is_ready(content: InBundle | Stream) -> bool:
-    return content.bundle.ready() if isinstance(content, InBundle) else content.ready()
 
 
 @dataclass(frozen=True)
@@ -157,15 +127,13 @@ class TreeCapture:
         self._findings: list[Finding] = []
         self._more_findings = 0
         self._tally = Tally()
-        self._waiting: deque[_Pending] = deque()
-        self._waiting_entries = 0
         self._recent: dict[bytes, InBundle] = {}
-        self._links: dict[tuple[int, int], tuple[bytes, _Content, bytes, Extra | None]] = {}
+        self._links: dict[tuple[int, int], tuple[bytes, EntryContent, bytes, Extra | None]] = {}
         self._present: dict[bytes, bool] = {}
-        self._used: dict[bytes, int] = {}
         self._bundler = Bundler(writer)
         self._streamer = Streamer(writer)
-        self._listing = ListingWriter(writer)
+        count_use = effective == "full"
+        self._segments = SegmentQueue(writer, keys, self._bundler, self._streamer, count_use=count_use)
 
     def run(self, capture: Capture) -> Captured:
         """All of it. When it returns every chunk is handed in; ``ChunkWriter.flush`` makes them durable."""
@@ -173,16 +141,14 @@ class TreeCapture:
             old = self._parent.cursor.directory(directory.path) if self._parent else []
             if not self._take_over(directory, old):
                 self._take(directory, old)
-            self._write_ready()
+            self._segments.write_ready()
             self._report()
-        self._flush()
-        while self._waiting:
-            self._write(self._waiting.popleft())
+        listing = self._segments.finish()
         damage = self._parent.cursor.damage if self._parent else None
         if damage is not None:
             message = f"the earlier listing can't be read any further, so the rest was read anew: {damage}"
             self.find(Finding("parent-damaged", "error", self._subject, message, damage.hint))
-        return Captured(self._listing.finish(), self._all_findings(), self._tally, self._wasteful())
+        return Captured(listing, self._all_findings(), self._tally, self._wasteful())
 
     # Findings and progress.
 
@@ -237,8 +203,8 @@ class TreeCapture:
                 and all(map(self._holds, segment.chunk_ids()))
                 and not any(extra.hard_link or extra.indirect for extra in segment.extras.values())
             ):
-                self._waiting.append(_Pending(directory, raw=segment.raw))
                 self._count(segment.mode, sum(segment.size))
+                self._segments.add(Pending(directory.path, raw=segment.raw, entries=len(segment)))
                 return True
         return False
 
@@ -255,7 +221,7 @@ class TreeCapture:
 
     def _take(self, directory: Directory, old: Sequence[Segment]) -> None:
         before = {name: _Old(segment, i) for segment in old for i, name in enumerate(segment.names)}
-        pending = _Pending(directory)
+        pending = Pending(directory.path, directory.attributes)
         for position, name in enumerate(directory.attributes.names):
             try:
                 content, content_hash, extra = self._entry(directory, position, before.get(name))
@@ -272,12 +238,10 @@ class TreeCapture:
             (attributes.mode[position] for position in pending.kept),
             sum(attributes.size[position] for position in pending.kept),
         )
-        self._waiting.append(pending)
-        self._waiting_entries += len(pending.kept)
-        if self._waiting_entries > _PENDING_MOST:
-            self._flush()
+        pending.entries = len(pending.kept)
+        self._segments.add(pending)
 
-    def _entry(self, directory: Directory, position: int, old: _Old | None) -> tuple[_Content, bytes, Extra | None]:
+    def _entry(self, directory: Directory, position: int, old: _Old | None) -> tuple[EntryContent, bytes, Extra | None]:
         if old is not None and self._unchanged(directory.attributes, position, old):
             kept = self._kept(old)
             if directory.attributes.mode[position] & _KIND != stat.S_IFREG:
@@ -320,7 +284,9 @@ class TreeCapture:
         except Damaged:
             return False
 
-    def _linked(self, directory: Directory, position: int, old: _Old | None) -> tuple[_Content, bytes, Extra | None]:
+    def _linked(
+        self, directory: Directory, position: int, old: _Old | None
+    ) -> tuple[EntryContent, bytes, Extra | None]:
         """One name of a file that has several: its content is taken once, at the first name."""
         identity = directory.linked[position]
         first = self._links.get(identity)
@@ -335,7 +301,7 @@ class TreeCapture:
             and self._holds_content(old)
         )
         if usable and old is not None:
-            content: _Content = old.segment.extents(old.position)
+            content: EntryContent = old.segment.extents(old.position)
             content_hash = old.segment.content_hash(old.position)
         else:
             content, content_hash = self._content(directory, position, old)
@@ -344,7 +310,7 @@ class TreeCapture:
         self._links[identity] = (path.lstrip(b"/"), content, content_hash, extra)
         return content, content_hash, extra
 
-    def _marked(self, extra: Extra | None, content: _Content, old: _Old | None) -> Extra | None:
+    def _marked(self, extra: Extra | None, content: EntryContent, old: _Old | None) -> Extra | None:
         """The extra of an entry whose content was taken over from one with extent rows says so too."""
         before = self._kept(old) if old is not None and isinstance(content, list) else None
         if before is not None and before.indirect and content:
@@ -353,7 +319,7 @@ class TreeCapture:
 
     # Content.
 
-    def _content(self, directory: Directory, position: int, old: _Old | None) -> tuple[_Content, bytes]:
+    def _content(self, directory: Directory, position: int, old: _Old | None) -> tuple[EntryContent, bytes]:
         if directory.attributes.size[position] < MIN_CHUNK:
             room = self._bundler.room()
             size, finding = directory.read_small(position, room)
@@ -380,7 +346,7 @@ class TreeCapture:
 
         return read_into
 
-    def _small(self, content: memoryview, size: int, old: _Old | None) -> tuple[_Content, bytes]:
+    def _small(self, content: memoryview, size: int, old: _Old | None) -> tuple[EntryContent, bytes]:
         self._tally.files_read += 1
         self._tally.bytes_read += size
         if not size:
@@ -405,81 +371,11 @@ class TreeCapture:
             and self._holds(extent.chunk_id)
         )
 
-    def _flush(self) -> None:
-        """Hand in what is open, so that every entry's chunks are under way."""
-        self._bundler.flush()
-        self._streamer.flush()
-        while self._waiting_entries > _PENDING_MOST:
-            self._write(self._waiting.popleft())
-
-    # Segments.
-
-    def _write_ready(self) -> None:
-        while self._waiting and self._waiting[0].ready():
-            self._write(self._waiting.popleft())
-
-    def _write(self, pending: _Pending) -> None:
-        path = pending.directory.path
-        if pending.raw is not None:
-            self._listing.add(path, pending.raw)
-            return
-        self._waiting_entries -= len(pending.kept)
-        if not pending.kept:
-            return
-        extents = [self._extents(one, i, pending) for i, one in enumerate(pending.contents)]
-        attributes = pending.directory.attributes
-        if len(pending.kept) != len(attributes.names):
-            attributes = attributes.select(pending.kept)
-        segment = encode_segment(
-            path, b"\0".join(attributes.names), attributes.encode(), pending.hashes, extents, pending.extras
-        )
-        self._listing.add(path, segment)
-
-    def _extents(self, content: _Content, position: int, pending: _Pending) -> list[Extent]:
-        if isinstance(content, InBundle):
-            chunk_id = content.bundle.chunk_id(self._writer)
-            extents = [Extent(chunk_id, content.offset, content.length)]
-        elif isinstance(content, list):
-            extents = content
-        else:
-            extents = content.extents(self._writer)
-            self._set_hash(pending, position, extents)
-            if len(extents) > MAX_DIRECT_EXTENTS:
-                extents = self._store_rows(extents)
-                pending.extras[position] = replace(pending.extras.get(position, NOTHING_EXTRA), indirect=True)
-            return extents
-        if self._effective == "full" and len(extents) == 1 and extents[0].chunk_id is not None:
-            chunk_id = extents[0].chunk_id
-            self._used[chunk_id] = self._used.get(chunk_id, 0) + extents[0].length
-        return extents
-
-    def _set_hash(self, pending: _Pending, position: int, extents: list[Extent]) -> None:
-        """A large file is known by its chunks: the same content is cut in the same places."""
-        start = position * HASH_SIZE
-        pending.hashes[start : start + HASH_SIZE] = self._hash(encode_extents(extents)) if extents else NO_HASH
-
-    def _store_rows(self, extents: Sequence[Extent]) -> list[Extent]:
-        """Store extent rows in chunks cut by content, so that a change in a huge file stores few rows anew."""
-        stored: list[tuple[Ticket, int]] = []
-        start = 0
-        for end in range(1, len(extents) + 1):
-            closes = (extents[end - 1].chunk_id or b"\1")[0] == 0 and end - start >= _ROWS_LEAST
-            if closes or end - start >= _ROWS_MOST or end == len(extents):
-                rows = encode_extents(extents[start:end])
-                stored.append((self._writer.store_listing(rows), len(rows)))
-                start = end
-        return [Extent(self._writer.wait(ticket)[0], 0, size) for ticket, size in stored]
-
     def _wasteful(self) -> tuple[bytes, ...]:
         """Bundles that this capture uses less than half of; what the parent knew, where this one did not look."""
-        if self._effective != "full":
-            return tuple(sorted(self._parent.wasteful)) if self._parent else ()
-        wasteful = []
-        for chunk_id, used in self._used.items():
-            place = self._writer.find(chunk_id)
-            if place is not None and used * 2 < place.content_size:
-                wasteful.append(chunk_id)
-        return tuple(sorted(wasteful))
+        if self._effective == "full":
+            return self._segments.wasteful()
+        return tuple(sorted(self._parent.wasteful)) if self._parent else ()
 
 
 def _extra(description: Description) -> Extra | None:

@@ -66,7 +66,11 @@ def plan_backup(repository: Repository, backup_type: BackupType, sources: Sequen
         if name not in taken:
             try:
                 repository.leases.take(name)
-                return BackupPlan(name, backup_type, tuple(sources), started_at)
             except ObjectExists:
                 pass
+            else:
+                # Looked up again under the lease: its last holder may have committed just before it let go.
+                if name not in repository.names("manifest"):
+                    return BackupPlan(name, backup_type, tuple(sources), started_at)
+                repository.leases.release(name)
         name = next_second(name)

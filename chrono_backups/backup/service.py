@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
 from chrono_backups import __version__
 from chrono_backups.backup.capture import Captured, Parent, TreeCapture
 from chrono_backups.backup.plan import BackupPlan, Outcome, plan_backup
-from chrono_backups.errors import BackupFailed, Damaged, SourceError
+from chrono_backups.errors import BackupFailed, Damaged, SourceError, StorageError
 from chrono_backups.events import Finding, Listener, Progress, silent
 from chrono_backups.identifiers import BackupType, SourceName
 from chrono_backups.repository.listings import ListingCursor, read_listing
@@ -22,6 +23,8 @@ from chrono_backups.sources.base import Source
 __all__ = ["BackupPlan", "Outcome", "abandon", "capture", "commit", "plan_backup"]
 
 PROGRAM = f"chrono-backups {__version__}"
+FINDINGS_KEPT = 1000
+"""Of those that the source and the repository make, beside those of the entries."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,16 @@ def capture(
 
     def hear(event: Progress | Finding) -> None:
         if isinstance(event, Finding):
-            early.append(event)
+            _keep(early, event, source.name)
         listener(event)
 
     def keep_lease() -> None:
         nonlocal lease
         lease = repository.leases.keep(lease)
+
+    def hear_capture(event: Progress | Finding) -> None:
+        keep_lease()  # also in hours in which nothing new is stored
+        listener(event)
 
     try:
         with (
@@ -73,7 +80,7 @@ def capture(
                 basis.effective,
                 parent,
                 subject=source.name,
-                listener=listener,
+                listener=hear_capture,
             )
             captured = tree.run(opened)
             writer.flush()
@@ -98,6 +105,14 @@ def capture(
     )
     repository.put_snapshot(snapshot)
     return Outcome(source.name, snapshot.snapshot_id)
+
+
+def _keep(findings: list[Finding], found: Finding, source: SourceName) -> None:
+    """Keep so many, and then one that says that there were more."""
+    if len(findings) < FINDINGS_KEPT:
+        findings.append(found)
+    elif len(findings) == FINDINGS_KEPT:
+        findings.append(Finding("more-findings", "warning", source, "there were more findings than are kept"))
 
 
 def _digest(repository: Repository, captured: Captured) -> str:
@@ -159,7 +174,8 @@ def commit(repository: Repository, plan: BackupPlan, outcomes: Sequence[Outcome]
     )
     repository.leases.check(lease)
     repository.put_manifest(manifest)
-    repository.leases.release(plan.backup_id)
+    with suppress(StorageError):  # the backup stands, and a lease that stays runs out
+        repository.leases.release(plan.backup_id)
     return manifest
 
 

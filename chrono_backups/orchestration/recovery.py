@@ -13,8 +13,9 @@ from chrono_backups.orchestration.names import KIND_TAG
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
 from chrono_backups.orchestration.runs import POOL, apply_limits
+from chrono_backups.recovery import plan as planning
 from chrono_backups.recovery import restore as restoring
-from chrono_backups.recovery.restore import RestorePlan
+from chrono_backups.recovery.plan import RestorePlan
 from chrono_backups.repository.repository import Repository
 
 
@@ -46,7 +47,7 @@ def plan_restore(context: dg.OpExecutionContext, config: RestoreLaunch, backups:
 
 
 def _planned(repository: Repository, asked: dict[str, Any]) -> RestorePlan:
-    return restoring.plan_restore(
+    return planning.plan_restore(
         repository,
         asked["backup_id"],
         Path(asked["target"]) if asked["target"] else None,
@@ -67,6 +68,12 @@ def restore(context: dg.OpExecutionContext, asked: dict[str, Any], backups: Back
     metadata = plain_metadata(report.to_json())
     if report.findings:
         metadata["findings"] = dg.MetadataValue.md(findings_table(report.findings))
+    if report.damaged:
+        raise dg.Failure(
+            f"{report.damaged} files were left out: what is stored of them is damaged or missing",
+            metadata=metadata,
+            allow_retries=False,
+        )
     context.add_output_metadata(metadata)
 
 

@@ -2,12 +2,15 @@
 
 from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
 from chrono_backups.identifiers import parse_backup_id
 from chrono_backups.maintenance import forget as forgetting
 from chrono_backups.maintenance import prune as pruning
+from chrono_backups.maintenance.forget import ForgetPlan
+from chrono_backups.maintenance.retention import Verdict
 from chrono_backups.orchestration.days import day_of
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.launch import RetentionLaunch
@@ -18,17 +21,22 @@ from chrono_backups.orchestration.resources import BackupsResource
 from chrono_backups.orchestration.runs import POOL, apply_limits
 from chrono_backups.settings import Settings
 
+Json = dict[str, Any]
+
 
 def _grace(settings: Settings) -> timedelta:
     return timedelta(hours=settings.retention.prune_grace_hours)
 
 
 @dg.op
-def plan_forget(context: dg.OpExecutionContext, config: RetentionLaunch, backups: BackupsResource) -> dict[str, Any]:
+def plan_forget(context: dg.OpExecutionContext, config: RetentionLaunch, backups: BackupsResource) -> Json:
     """Judge every backup by the retention policy, and show each verdict with its reasons. Changes nothing."""
     with explained(context), backups.opened() as (application, repository):
-        apply_limits(context, application.settings)
-        planned = forgetting.plan_forget(repository, application.settings.retention, repository.clock.now())
+        settings = application.settings
+        apply_limits(context, settings)
+        planned = forgetting.plan_forget(
+            repository, settings.retention, repository.clock.now(), timezone=ZoneInfo(settings.timezone)
+        )
     rows = [(one.backup_id, "keep" if one.keep else "**forget**", "; ".join(one.reasons)) for one in planned.verdicts]
     context.add_output_metadata(
         {
@@ -38,36 +46,44 @@ def plan_forget(context: dg.OpExecutionContext, config: RetentionLaunch, backups
             "dry_run": config.dry_run,
         }
     )
-    reasons = {one.backup_id: "; ".join(one.reasons) for one in planned.verdicts}
-    return {"dry_run": config.dry_run, "forget": {name: reasons[name] for name in planned.forget}}
+    verdicts = [[one.backup_id, one.keep, list(one.reasons)] for one in planned.verdicts]
+    return {"dry_run": config.dry_run, "verdicts": verdicts}
 
 
 @dg.op(pool=POOL)
-def forget(context: dg.OpExecutionContext, planned: dict[str, Any], backups: BackupsResource) -> dict[str, Any]:
-    """Forget the backups of the plan; nothing of a dry run."""
-    doomed: dict[str, str] = planned["forget"]
+def forget(context: dg.OpExecutionContext, planned: Json, backups: BackupsResource) -> Json:
+    """Forget the backups that the plan names; nothing in a dry run. Refuses where the plan no longer holds."""
+    plan = ForgetPlan(tuple(Verdict(name, keep, tuple(reasons)) for name, keep, reasons in planned["verdicts"]))
     if planned["dry_run"]:
-        context.log.info(f"Dry run: {len(doomed)} backups would be forgotten, none is.")
-        return planned
+        context.log.info(f"Dry run: {len(plan.forget)} backups would be forgotten, none is.")
+        return {"dry_run": True}
     with explained(context), backups.opened() as (application, repository):
-        forgetting.forget_ids(repository, list(doomed))
-    for backup_id, reasons in doomed.items():
-        parsed = parse_backup_id(backup_id)
-        if parsed is not None:
-            backup_type, moment = parsed
-            context.log_event(
-                dg.AssetObservation(
-                    backup_asset_key(backup_type),
-                    partition=day_of(moment, application.settings.timezone).isoformat(),
-                    description=f"{backup_id} was forgotten",
-                    metadata={"forgotten": backup_id, "why": reasons},
-                )
-            )
-    return planned
+        forgetting.forget(repository, plan)
+        forgotten = set(repository.forgotten())
+    for verdict in plan.verdicts:
+        if not verdict.keep and verdict.backup_id in forgotten:
+            _note(context, verdict, application.settings)
+    return {"dry_run": False}
+
+
+def _note(context: dg.OpExecutionContext, verdict: Verdict, settings: Settings) -> None:
+    """Say on the backup's asset that it is gone: Dagster's own record of it stays."""
+    parsed = parse_backup_id(verdict.backup_id)
+    if parsed is None:
+        return
+    backup_type, moment = parsed
+    context.log_event(
+        dg.AssetObservation(
+            backup_asset_key(backup_type),
+            partition=day_of(moment, settings.timezone).isoformat(),
+            description=f"{verdict.backup_id} was forgotten",
+            metadata={"forgotten": verdict.backup_id, "why": "; ".join(verdict.reasons)},
+        )
+    )
 
 
 @dg.op
-def plan_prune(context: dg.OpExecutionContext, planned: dict[str, Any], backups: BackupsResource) -> dict[str, Any]:
+def plan_prune(context: dg.OpExecutionContext, planned: Json, backups: BackupsResource) -> Json:
     """Find what nothing refers to, and show what freeing it would do. Changes nothing."""
     with explained(context), backups.opened() as (application, repository):
         found = pruning.plan_prune(
@@ -81,7 +97,7 @@ def plan_prune(context: dg.OpExecutionContext, planned: dict[str, Any], backups:
 
 
 @dg.op(pool=POOL)
-def prune(context: dg.OpExecutionContext, planned: dict[str, Any], backups: BackupsResource) -> None:
+def prune(context: dg.OpExecutionContext, planned: Json, backups: BackupsResource) -> None:
     """Free the space of what nothing refers to; nothing in a dry run. Plans anew: others may have written since."""
     if planned["dry_run"]:
         context.log.info("Dry run: nothing is freed.")
@@ -96,7 +112,7 @@ def prune(context: dg.OpExecutionContext, planned: dict[str, Any], backups: Back
 
 
 @dg.config_mapping
-def _launch(config: RetentionLaunch) -> dict[str, Any]:
+def _launch(config: RetentionLaunch) -> Json:
     return {"plan_forget": {"config": config.model_dump()}}
 
 

@@ -3,15 +3,17 @@
 ``header 40 | sealed chunk … | sealed directory | directory size u32 | magic b"CBPD"``. A sealed chunk
 is the frame of ``codec u8 | data``, named by its chunk id. The directory is the frame of one 44-byte
 row a chunk: ``id 32 | offset u32 | sealed size u32 | content size u32``, little-endian. The pack's name
-is the SHA-256 of all its bytes, so anyone can scrub a storage with ``sha256sum`` and no key.
+is the BLAKE3 of all its bytes, so anyone can scrub a storage with ``b3sum`` and no key (SHA-256 would take a
+fifteenth of a backup's CPU time).
 """
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from dataclasses import dataclass
 from mmap import mmap
+
+from blake3 import blake3
 
 from chrono_backups.pipeline.encryption import HEADER_SIZE, ID_SIZE, TAG_SIZE, Keys, NotAuthentic, Sealer
 
@@ -78,7 +80,7 @@ class PackBuilder:
         return row
 
     def finish(self) -> tuple[bytes, memoryview]:
-        """Close the pack: its SHA-256 and its bytes, valid until ``start``."""
+        """Close the pack: its digest and its bytes, valid until ``start``."""
         assert self._sealer is not None
         rows = b"".join(ROW.pack(row.chunk_id, row.offset, row.sealed_size, row.content_size) for row in self._rows)
         end = self._size + len(rows) + TAG_SIZE
@@ -86,7 +88,12 @@ class PackBuilder:
         self._view[end : end + TRAILER.size] = TRAILER.pack(end - self._size, TRAILER_MAGIC)
         self._size = end + TRAILER.size
         data = self._view[: self._size]
-        return hashlib.sha256(data).digest(), data
+        return pack_digest(data), data
+
+
+def pack_digest(data: bytes | bytearray | memoryview) -> bytes:
+    """What a pack is named by: the BLAKE3 of all its bytes, 32 bytes, without a key."""
+    return blake3(data).digest()
 
 
 def directory_size(trailer: bytes | bytearray | memoryview) -> int:
@@ -103,4 +110,4 @@ def read_directory(keys: Keys, header: bytes | memoryview, sealed: memoryview, o
     return [PackedChunk(*row) for row in ROW.iter_unpack(rows)]
 
 
-__all__ = ["ID_SIZE", "PACK_TARGET", "PackBuilder", "PackedChunk", "directory_size", "read_directory"]
+__all__ = ["ID_SIZE", "PACK_TARGET", "PackBuilder", "PackedChunk", "directory_size", "pack_digest", "read_directory"]

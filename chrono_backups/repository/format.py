@@ -3,7 +3,7 @@
 ======================== ============================================================
 ``repository``           header, readable without a key
 ``keys/KEY-ID``          one key slot each
-``packs/SHA-256``        sealed chunks
+``packs/BLAKE3``         sealed chunks
 ``index/RUN-SERIAL``     which chunk lies in which pack
 ``snapshots/ID``         one finished capture of one source
 ``manifests/BACKUP-ID``  one backup
@@ -22,7 +22,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from chrono_backups.clock import Clock
 from chrono_backups.errors import Damaged, UnsupportedFormat
@@ -35,6 +35,7 @@ HEADER_KEY = "repository"
 _HEADER_MAGIC = b"CHRONO BACKUPS\n"
 _SLOT_MAGIC = b"CHRONO KEY SLOT\n"
 _SHA256_SIZE = 32
+REPOSITORY_ID_SIZE = 16
 
 FOLDERS: dict[Kind, str] = {
     "pack": "packs",
@@ -89,7 +90,10 @@ class Header:
                     f"the repository has format {version}; this program reads format {FORMAT_VERSION}",
                     hint="Use the version of chrono-backups that wrote it, or a newer one.",
                 )
-            return cls(bytes.fromhex(record["id"]), record["algorithm"], record["created_at"])
+            header = cls(bytes.fromhex(record["id"]), record["algorithm"], record["created_at"])
+            if len(header.repository_id) != REPOSITORY_ID_SIZE or header.algorithm not in get_args(Algorithm):
+                raise ValueError(f"id {record['id']}, algorithm {header.algorithm}")
+            return header
         except (KeyError, TypeError, ValueError) as error:
             raise Damaged(f"{HEADER_KEY} is no repository header: {error}", key=HEADER_KEY) from error
 
@@ -106,6 +110,8 @@ class KeySlot:
     created_at: str
     label: str
     wrapped: WrappedKey
+    header: Header
+    """The repository's, once more: the object ``repository`` can be made anew from any slot."""
 
     @property
     def object_key(self) -> str:
@@ -117,6 +123,7 @@ class KeySlot:
             "created_at": self.created_at,
             "key_id": self.key_id,
             "label": self.label,
+            "repository": self.header.encode().hex(),
             "wrapped": (self.wrapped.salt + self.wrapped.wrapped).hex(),
         }
         return _closed(_SLOT_MAGIC + _canonical(record))
@@ -132,6 +139,7 @@ class KeySlot:
                 record["created_at"],
                 record["label"],
                 WrappedKey(raw[:SLOT_SALT_SIZE], raw[SLOT_SALT_SIZE:]),
+                Header.decode(bytes.fromhex(record["repository"])),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise Damaged(f"{key} is no key slot: {error}", key=key) from error

@@ -4,7 +4,7 @@ An index object covers the packs of one stretch of a run. Its content is a table
 chunks in columns, sorted by the first 8 bytes of the id read as a little-endian number::
 
     packs u32 | chunks u32
-    pack   × packs    SHA-256 32 | salt 32 | size u64
+    pack   × packs    BLAKE3 32 | salt 32 | size u64
     id     × chunks   32
     pack   × chunks   u32, position in the table
     offset × chunks   u32
@@ -19,7 +19,7 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from chrono_backups.errors import Damaged
@@ -27,14 +27,15 @@ from chrono_backups.pipeline.packing import PackedChunk
 
 _COUNTS = struct.Struct("<II")
 _PACK = struct.Struct("<32s32sQ")
-_SMALL_TABLE = 65536
-"""Tables with fewer chunks are merged when there are many: a lookup asks every table."""
+_SMALL_TABLE = 16384
+"""Tables with fewer chunks are merged when there are many: a lookup asks every table. Larger ones are not, since
+merging takes some 250 bytes a chunk for a moment."""
 _MANY_TABLES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A stored pack: its SHA-256, the salt of its header, its size in bytes."""
+    """A stored pack: its BLAKE3, the salt of its header, its size in bytes."""
 
     digest: bytes
     salt: bytes
@@ -85,15 +86,14 @@ class IndexTable:
     def __len__(self) -> int:
         return len(self._pack)
 
-    def find(self, chunk_id: bytes) -> Location | None:
-        """Where the chunk is, as far as this table knows."""
+    def find(self, chunk_id: bytes) -> Iterator[Location]:
+        """Where the chunk is, as far as this table knows: more than one place where it is stored twice."""
         wanted = _sort_key(chunk_id)
         row = bisect_left(self._keys, wanted)
         while row < len(self._keys) and self._keys[row] == wanted:
             if self._ids[row * 32 : row * 32 + 32] == chunk_id:
-                return self._location(row)
+                yield self._location(row)
             row += 1
-        return None
 
     def _location(self, row: int) -> Location:
         return Location(self.packs[self._pack[row]], self._offset[row], self._sealed[row], self._size[row])
@@ -102,6 +102,16 @@ class IndexTable:
         """All chunks, in the order of their ids."""
         for row in range(len(self)):
             yield bytes(self._ids[row * 32 : row * 32 + 32]), self._location(row)
+
+    def columns(self, numbers: Mapping[bytes, int]) -> Iterator[Iterable[int]]:
+        """Pack (as ``numbers`` counts digests), offset, sealed size and size of all chunks, in the table's order."""
+        pack = [numbers[one.digest] for one in self.packs]
+        yield from (map(pack.__getitem__, self._pack), self._offset, self._sealed, self._size)
+
+    @property
+    def ids(self) -> memoryview:
+        """32 bytes a chunk, in the table's order."""
+        return self._ids
 
 
 def encode_index(packs: Iterable[tuple[Pack, Sequence[PackedChunk]]]) -> bytearray:
@@ -135,19 +145,26 @@ class Index:
 
     def add(self, table: IndexTable) -> None:
         """Take in one more table; many small ones become one."""
-        self._tables.append(table)
-        small = [one for one in self._tables if len(one) < _SMALL_TABLE]
-        if len(small) > _MANY_TABLES and sum(map(len, small)) < 8 * _SMALL_TABLE:
-            self._tables = [one for one in self._tables if len(one) >= _SMALL_TABLE]
-            self._tables.append(_merged(small))
+        tables = [*self._tables, table]
+        # Tables of one size only, so that a chunk is merged a few times however many tables come.
+        while len(tables[-1]) < _SMALL_TABLE:
+            alike = [one for one in tables if _tier(one) == _tier(tables[-1])]
+            if len(alike) < _MANY_TABLES:
+                break
+            tables = [one for one in tables if _tier(one) != _tier(tables[-1])] + [_merged(alike)]
+        self._tables = tables  # a new list: readers on other threads walk the old one
 
     def find(self, chunk_id: bytes, without: Set[bytes] = frozenset()) -> Location | None:
         """Where the chunk is, or None; never in the packs whose digests are in ``without``."""
-        for table in self._tables:
-            found = table.find(chunk_id)
-            if found is not None and found.pack.digest not in without:
-                return found
+        for place in self.find_all(chunk_id):
+            if place.pack.digest not in without:
+                return place
         return None
+
+    def find_all(self, chunk_id: bytes) -> Iterator[Location]:
+        """All places of the chunk: it is in two packs after a race of two writers, or where one pack was lost."""
+        for table in self._tables:
+            yield from table.find(chunk_id)
 
     def packs(self) -> dict[bytes, Pack]:
         """All packs by digest."""
@@ -171,5 +188,35 @@ def by_pack(chunks: Iterable[tuple[bytes, Location]]) -> dict[bytes, tuple[Pack,
     return {digest: (pack, list(rows.values())) for digest, (pack, rows) in packs.items()}
 
 
+def _tier(table: IndexTable) -> int:
+    """Which power of eight the table's size is; large ones are -1."""
+    return -1 if len(table) >= _SMALL_TABLE else len(table).bit_length() // 3
+
+
 def _merged(tables: Sequence[IndexTable]) -> IndexTable:
-    return IndexTable(encode_index(by_pack(chunk for table in tables for chunk in table.chunks()).values()))
+    """One table of all their rows, each once."""
+    packs = {pack.digest: pack for table in tables for pack in table.packs}
+    numbers = {digest: number for number, digest in enumerate(packs)}
+    ids = b"".join(table.ids for table in tables)
+    columns = [array("I") for _ in range(4)]
+    for table in tables:
+        for column, values in zip(columns, table.columns(numbers), strict=True):
+            column.extend(values)
+    pack, offset = columns[:2]
+    order = sorted(range(len(pack)), key=memoryview(ids).cast("Q")[::4].__getitem__)
+    kept: list[int] = []
+    last = None
+    for row in order:
+        identity = (ids[row * 32 : row * 32 + 32], pack[row], offset[row])
+        if identity != last:
+            kept.append(row)
+        last = identity
+    content = b"".join(
+        (
+            _COUNTS.pack(len(packs), len(kept)),
+            *(_PACK.pack(pack.digest, pack.salt, pack.size) for pack in packs.values()),
+            *(ids[row * 32 : row * 32 + 32] for row in kept),
+            *(array("I", map(column.__getitem__, kept)).tobytes() for column in columns),
+        )
+    )
+    return IndexTable(content)

@@ -15,7 +15,7 @@ from chrono_backups.errors import (
 )
 from chrono_backups.pipeline.encryption import KEY_SIZE, Algorithm, Keys, NotAuthentic
 from chrono_backups.pipeline.key_slots import SLOT_SALT_SIZE, key_id, unwrap, wrap
-from chrono_backups.repository.format import HEADER_KEY, KEYS_FOLDER, Header, KeySlot
+from chrono_backups.repository.format import FOLDERS, HEADER_KEY, KEYS_FOLDER, Header, KeySlot, prefix
 from chrono_backups.repository.records import to_text
 from chrono_backups.storage.base import Storage
 
@@ -38,7 +38,8 @@ class Keyring:
     def create(cls, storage: Storage, algorithm: Algorithm, operator_key: bytes | None, clock: Clock) -> Keyring:
         """Initialise an empty storage. Raises ``RepositoryExists``.
 
-        The key slot is stored before the header: a header in sight always has a slot that opens it.
+        The key slot is stored before the header: a header in sight always has a slot that opens it. Where only
+        the header is missing (``init`` was cut short, or the object was lost), the slot's copy is put in its place.
         """
         try:
             storage.info(HEADER_KEY)
@@ -51,13 +52,28 @@ class Keyring:
         if algorithm != "none":
             if operator_key is None:
                 raise KeyMissing("an encrypted repository needs a key", hint="Make one: chrono-backups keygen")
-            keyring = cls(storage, header, clock.random_bytes(KEY_SIZE), clock, key_id(operator_key))
-            keyring.add(operator_key, "first key")
+            keyring = cls._interrupted(storage, operator_key, clock) or keyring
+        if keyring.current is None:
+            _check_empty(storage)
+            if operator_key is not None and algorithm != "none":
+                keyring = cls(storage, header, clock.random_bytes(KEY_SIZE), clock, key_id(operator_key))
+                keyring.add(operator_key, "first key")
         try:
-            storage.put(HEADER_KEY, header.encode())
+            storage.put(HEADER_KEY, keyring.header.encode())
         except ObjectExists as error:
             raise _exists(storage) from error
         return keyring
+
+    @classmethod
+    def _interrupted(cls, storage: Storage, operator_key: bytes, clock: Clock) -> Keyring | None:
+        """What a slot of that key, stored without its header, belongs to."""
+        identifier = key_id(operator_key)
+        key = f"{KEYS_FOLDER}/{identifier}"
+        try:
+            slot = KeySlot.decode(storage.get(key), key)
+        except ObjectMissing:
+            return None
+        return cls(storage, slot.header, _unwrapped(slot, operator_key, slot.header), clock, identifier)
 
     @classmethod
     def open(cls, storage: Storage, operator_key: bytes | None, clock: Clock) -> Keyring:
@@ -88,11 +104,7 @@ class Keyring:
                 known=known,
                 hint="Configure one of these keys. Never make a new one for old backups: nothing else opens them.",
             ) from error
-        try:
-            master = unwrap(operator_key, slot.wrapped, header.bound(identifier))
-        except NotAuthentic as error:
-            raise Damaged(f"{key} is damaged, or {HEADER_KEY} is that of another repository", key=key) from error
-        return cls(storage, header, master, clock, identifier)
+        return cls(storage, header, _unwrapped(slot, operator_key, header), clock, identifier)
 
     def keys(self) -> Keys:
         """The keys that come from the master key."""
@@ -107,7 +119,7 @@ class Keyring:
         identifier = key_id(operator_key)
         salt = self._clock.random_bytes(SLOT_SALT_SIZE)
         wrapped = wrap(operator_key, self._master, salt, self.header.bound(identifier))
-        slot = KeySlot(identifier, to_text(self._clock.now()), label, wrapped)
+        slot = KeySlot(identifier, to_text(self._clock.now()), label, wrapped, self.header)
         if self.header.algorithm == "none":
             raise UsageError("the repository is not encrypted: it has no keys")
         try:
@@ -118,7 +130,7 @@ class Keyring:
 
     def remove(self, identifier: str) -> None:
         """Drop a slot. Raises ``UsageError`` for an unknown one, the last one or the one in use."""
-        slots = [slot.key_id for slot in self.slots()]
+        slots = [info.key.removeprefix(f"{KEYS_FOLDER}/") for info in self._storage.list(f"{KEYS_FOLDER}/")]
         if identifier not in slots:
             raise UsageError(f"there is no key {identifier}; the repository knows {', '.join(slots) or 'none'}")
         if identifier == self.current:
@@ -126,6 +138,25 @@ class Keyring:
                 f"{identifier} is the key in use", hint="Configure another key of the repository, then remove this one."
             )
         self._storage.delete(f"{KEYS_FOLDER}/{identifier}")
+
+
+def _unwrapped(slot: KeySlot, operator_key: bytes, header: Header) -> bytes:
+    try:
+        return unwrap(operator_key, slot.wrapped, header.bound(slot.key_id))
+    except NotAuthentic as error:
+        key = slot.object_key
+        raise Damaged(f"{key} is damaged, or {HEADER_KEY} is that of another repository", key=key) from error
+
+
+def _check_empty(storage: Storage) -> None:
+    """Raises ``RepositoryExists`` where a repository lies that lost its header: another would hide it."""
+    for kind in FOLDERS:
+        found = next(iter(storage.list(prefix(kind))), None)
+        if found is not None:
+            raise RepositoryExists(
+                f"{storage.name} ({storage.location}) holds {found.key}, of a repository whose header is missing",
+                hint="Run `init` with a key of that repository, or copy the object `repository` from a replica.",
+            )
 
 
 def _plain_master(header: Header) -> bytes:

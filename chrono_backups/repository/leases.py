@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -87,7 +88,7 @@ class Leases:
         try:
             return self._put(renewed)
         except ObjectExists:  # another step of the same backup renewed it
-            return renewed
+            return self._read(renewed.name)
 
     def check(self, lease: Lease) -> None:
         """Raises ``LeaseLost`` where the lease has run out."""
@@ -100,7 +101,7 @@ class Leases:
 
     def find(self, holder: str) -> Lease:
         """The newest lease of that holder. Raises ``LeaseLost`` where there is none."""
-        mine = [lease for lease in self.all() if lease.holder == holder]
+        mine = self._all(name for name in self.names() if name.partition(".")[0] == holder)
         if not mine:
             raise LeaseLost(f"{holder} has no lease: it was committed, abandoned or pruned", hint="Start a new backup.")
         return max(mine, key=lambda lease: lease.expires_at)
@@ -118,15 +119,18 @@ class Leases:
 
     def all(self) -> list[Lease]:
         """All leases, run out or not."""
+        return self._all(self.names())
+
+    def _all(self, names: Iterable[str]) -> list[Lease]:
         found = []
-        for name in self.names():
-            key = object_key("lease", name)
-            try:
-                stored = self._storage.get(key)
-            except ObjectMissing:  # released meanwhile
-                continue
-            found.append(Lease.from_json(open_record(self._keys, "lease", name, stored), key))
+        for name in names:
+            with suppress(ObjectMissing):  # released meanwhile
+                found.append(self._read(name))
         return found
+
+    def _read(self, name: str) -> Lease:
+        key = object_key("lease", name)
+        return Lease.from_json(open_record(self._keys, "lease", name, self._storage.get(key)), key)
 
     def _put(self, lease: Lease) -> Lease:
         record = seal_record(self._keys, "lease", lease.name, lease.to_json(), self._clock)

@@ -69,6 +69,12 @@ class Extra:
             or self.indirect
         )
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes it takes in a segment."""
+        links = len(self.link_target or b"") + len(self.hard_link or b"")
+        return 64 + 2 * (links + sum(len(name) + len(value) for name, value in self.xattrs.items()))
+
     def to_json(self) -> dict[str, Any]:
         record: dict[str, Any] = {}
         if self.link_target is not None:

@@ -15,7 +15,7 @@ from chrono_backups.repository.writer import ChunkWriter, Ticket
 _TARGET = 128 * 1024
 """A listing chunk is closed by the path of its last directory, about this size on average beyond the same
 again; the same directories make the same chunks, whatever lies before them."""
-_CEILING = 1024 * 1024
+_CEILING = 2 * 1024 * 1024
 
 
 class ListingWriter:
@@ -96,6 +96,8 @@ class ListingCursor:
         self.damage: Damaged | None = None
         """Why the rest of the listing can't be read."""
         self._next = self._advance()
+        self._path: bytes | None = None
+        self._found: list[Segment] = []
 
     def _advance(self) -> Segment | None:
         try:
@@ -105,12 +107,14 @@ class ListingCursor:
             return None
 
     def directory(self, path: bytes) -> list[Segment]:
-        """The segments of that directory; paths are asked for in order."""
+        """The segments of that directory; paths are asked for in order, one perhaps several times."""
+        if path == self._path:
+            return self._found
         wanted = order(path)
         while self._next is not None and order(self._next.path) < wanted:
             self._next = self._advance()
-        found = []
+        self._path, self._found = path, []
         while self._next is not None and self._next.path == path:
-            found.append(self._next)
+            self._found.append(self._next)
             self._next = self._advance()
-        return found
+        return self._found

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import local
 
-from chrono_backups.errors import Damaged, ObjectMissing
+from chrono_backups.errors import Damaged, ObjectMissing, StorageError
 from chrono_backups.pipeline.compression import Decompressor, NotDecodable
 from chrono_backups.pipeline.encryption import HEADER_SIZE, KINDS, MAGIC, VERSION, Keys, NotAuthentic
 from chrono_backups.repository.format import object_key
@@ -126,10 +126,32 @@ class ChunkReader:
         key = object_key("pack", pack.name)
         try:
             stored = self._storage.get(key, first.offset, last.offset + last.sealed_size - first.offset)
-        except ObjectMissing:
-            return [Damaged(f"{key} is missing", key=key)] * len(wanted)
+        except StorageError as error:
+            damage = _damage(key, error)
+            if len(wanted) > 1:  # what lies before the place where the pack was cut can be had
+                return [content for one in wanted for content in self._fetch([one])]
+            return [self._elsewhere(wanted[0], damage)]
         view = memoryview(stored)
-        return [self._open(one, view[one.place.offset - first.offset :][: one.place.sealed_size]) for one in wanted]
+        contents: list[Content] = []
+        for one in wanted:
+            content = self._open(one, view[one.place.offset - first.offset :][: one.place.sealed_size])
+            contents.append(self._elsewhere(one, content) if isinstance(content, Damaged) else content)
+        return contents
+
+    def _elsewhere(self, wanted: _Wanted, damage: Damaged) -> Content:
+        """The chunk from another pack that holds it, as a later run stored it anew; else ``damage``."""
+        for place in self._index.find_all(wanted.chunk_id):
+            if place.pack.digest == wanted.place.pack.digest:
+                continue
+            try:
+                sealed = self._storage.get(object_key("pack", place.pack.name), place.offset, place.sealed_size)
+            except StorageError as error:
+                _damage("", error)
+                continue
+            content = self._open(_Wanted(wanted.chunk_id, place), memoryview(sealed))
+            if not isinstance(content, Damaged):
+                return content
+        return damage
 
     def _open(self, wanted: _Wanted, sealed: memoryview) -> Content:
         place = wanted.place
@@ -159,6 +181,15 @@ def pack_header(salt: bytes) -> bytes:
     header = MAGIC + bytes((VERSION, KINDS["pack"], 0, 0)) + salt
     assert len(header) == HEADER_SIZE
     return header
+
+
+def _damage(key: str, error: StorageError) -> Damaged:
+    """What an object that is gone or can't be read is; raises ``error`` where it may well be there."""
+    if isinstance(error, ObjectMissing):
+        return Damaged(f"{key} is missing", key=key)
+    if type(error) is StorageError:
+        return Damaged(f"{key} can't be read: {error}", key=key)
+    raise error
 
 
 def _adjoins(pending: Sequence[_Wanted], wanted: _Wanted) -> bool:

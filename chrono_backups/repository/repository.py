@@ -31,6 +31,9 @@ from chrono_backups.repository.records import Manifest, Snapshot, from_text, to_
 from chrono_backups.repository.writer import ChunkWriter, PipelineOptions
 from chrono_backups.storage.base import ObjectInfo, Storage
 
+_LISTINGS_MOST = 20
+"""How often index objects are listed anew when one of them is gone by the time it is read."""
+
 
 @dataclass(frozen=True)
 class Condemned:
@@ -226,11 +229,12 @@ class Repository:
 
     def index_tables(self) -> list[tuple[str, IndexTable]]:
         """Name and content of every index object. Raises ``Damaged``."""
-        while True:
+        for _ in range(_LISTINGS_MOST):
             try:
                 return [(name, self._index_table(name)) for name in self.names("index")]
-            except ObjectMissing:  # replaced by a prune between the listing and the reading: list again
-                continue
+            except ObjectMissing as error:  # replaced by a prune between the listing and the reading: list again
+                missing = error
+        raise Damaged(f"{missing.key} is listed and missing", key=missing.key) from missing
 
     def _index_table(self, name: str) -> IndexTable:
         key = object_key("index", name)
@@ -273,11 +277,14 @@ class Repository:
         missing, cut short or condemned are stored anew.
         """
         self.reload()
+        # In this order: a pack that another run stores, or a prune sweeps, meanwhile is not taken for lost.
+        condemned = {pack for one in self.condemned() for pack in one.packs}
+        packs = self.index.packs()
         listed = {info.key: info for info in self.storage.list(prefix("pack"))}
-        distrusted = {pack for one in self.condemned() for pack in one.packs}
-        for digest, pack in self.index.packs().items():
+        distrusted = set(condemned)
+        for digest, pack in packs.items():
             info = listed.pop(object_key("pack", pack.name), None)
-            if info is None or info.size != pack.size:
+            if digest not in condemned and (info is None or info.size != pack.size):
                 distrusted.add(digest)
                 message = "is missing" if info is None else f"has {info.size} bytes instead of {pack.size}"
                 hint = "Chunks of it that are still at hand are stored anew. See `chrono-backups verify`."

@@ -176,6 +176,8 @@ class ChunkWriter:
 
         These have packs of their own, so that a listing is read with few requests.
         """
+        if len(content) > MAX_CHUNK:
+            raise ValueError(f"a chunk has at most {MAX_CHUNK} bytes, not {len(content)}")
         return self._hand_in(Ticket(content, [(0, len(content))], listing=True))
 
     def _hand_in(self, ticket: Ticket) -> Ticket:
@@ -238,6 +240,7 @@ class ChunkWriter:
             finally:
                 if not ticket.listing:
                     self._slots.put(ticket.slot)  # type: ignore[arg-type]
+                ticket.slot, ticket.cuts = b"", ()  # tickets are kept for their ids, by the thousand
                 ticket.done.set()
 
     def _compress(self, ticket: Ticket, compressor: Compressor, scratch: memoryview) -> None:

@@ -28,6 +28,7 @@ _STRETCH = 4096
 or less moves no other stretch."""
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _XATTRS_MOST = 1024 * 1024
+_TIME_MOST = 2**63 - 1
 
 
 class FilesSource:
@@ -199,7 +200,7 @@ class _FilesDirectory:
             raise Unreadable(_finding("file-unreadable", path, error)) from error
         columns = self.attributes
         found = os.fstat(descriptor)
-        if found.st_ino != columns.inode[position] or found.st_ctime_ns != columns.ctime[position]:
+        if found.st_ino != columns.inode[position] or _representable(found.st_ctime_ns) != columns.ctime[position]:
             if not stat.S_ISREG(found.st_mode):
                 os.close(descriptor)
                 message = "is no longer a file, and was left out"
@@ -233,7 +234,7 @@ class _FilesDirectory:
         """Whether the file changed while it was read; its size is then what was read of it."""
         found = os.fstat(descriptor)
         columns = self.attributes
-        if found.st_ctime_ns == columns.ctime[position] and done == columns.size[position]:
+        if _representable(found.st_ctime_ns) == columns.ctime[position] and done == columns.size[position]:
             return None
         columns.size[position] = done
         path = self._start + columns.names[position]
@@ -330,11 +331,16 @@ def _attributes(names: list[bytes], stats: list[os.stat_result]) -> Attributes:
             [one.st_uid for one in stats],
             [one.st_gid for one in stats],
             [one.st_size if one.st_mode & 0o170000 == stat.S_IFREG else 0 for one in stats],
-            [one.st_mtime_ns for one in stats],
-            [one.st_ctime_ns for one in stats],
+            [_representable(one.st_mtime_ns) for one in stats],
+            [_representable(one.st_ctime_ns) for one in stats],
             [one.st_ino for one in stats],
         ),
     )
+
+
+def _representable(nanoseconds: int) -> int:
+    """A time as 64 bits hold it: some file systems keep times before 1677 and after 2262, set by mistake."""
+    return max(-_TIME_MOST, min(_TIME_MOST, nanoseconds))
 
 
 def _update(columns: Attributes, position: int, found: os.stat_result) -> None:
@@ -342,8 +348,8 @@ def _update(columns: Attributes, position: int, found: os.stat_result) -> None:
     columns.uid[position] = found.st_uid
     columns.gid[position] = found.st_gid
     columns.size[position] = found.st_size
-    columns.mtime[position] = found.st_mtime_ns
-    columns.ctime[position] = found.st_ctime_ns
+    columns.mtime[position] = _representable(found.st_mtime_ns)
+    columns.ctime[position] = _representable(found.st_ctime_ns)
     columns.inode[position] = found.st_ino
 
 
