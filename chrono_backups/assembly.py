@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from chrono_backups.backup.hooks import Hooks
@@ -16,6 +17,7 @@ from chrono_backups.errors import (
     Problem,
     RepositoryMissing,
     SettingsError,
+    StorageError,
     StorageUnavailable,
     UsageError,
 )
@@ -192,7 +194,8 @@ class Application:
                     outcomes = [self.capture(repository, plan, source, listener) for source in sources]
                     return commit(repository, plan, outcomes, trigger=trigger)
             except BaseException:
-                abandon(repository, plan)
+                with suppress(StorageError):  # the first error is the one to tell; a lease runs out by itself
+                    abandon(repository, plan)
                 raise
 
     def check_enabled(self) -> None:

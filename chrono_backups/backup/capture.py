@@ -234,9 +234,10 @@ class TreeCapture:
             pending.contents.append(content)
             pending.hashes += content_hash
         attributes = directory.attributes
+        again = {i for i, extra in pending.extras.items() if extra.hard_link is not None}
         self._count(
             (attributes.mode[position] for position in pending.kept),
-            sum(attributes.size[position] for position in pending.kept),
+            sum(attributes.size[position] for i, position in enumerate(pending.kept) if i not in again),
         )
         pending.entries = len(pending.kept)
         self._segments.add(pending)
@@ -252,9 +253,7 @@ class TreeCapture:
             return [], NO_HASH, _extra(directory.describe(position))
         if position in directory.linked:
             return self._linked(directory, position, old)
-        extra = _extra(directory.describe(position))
-        content, content_hash = self._content(directory, position, old)
-        return content, content_hash, self._marked(extra, content, old)
+        return self._read(directory, position, old)
 
     def _unchanged(self, now: Attributes, i: int, old: _Old) -> bool:
         segment, j = old.segment, old.position
@@ -293,40 +292,36 @@ class TreeCapture:
         if first is not None:
             path, first_content, content_hash, extra = first
             return first_content, content_hash, replace(extra or NOTHING_EXTRA, hard_link=path)
-        extra = _extra(directory.describe(position))
         usable = (
             old is not None
             and self._effective != "full"
             and self._unchanged(directory.attributes, position, old)
             and self._holds_content(old)
         )
+        content: EntryContent
         if usable and old is not None:
-            content: EntryContent = old.segment.extents(old.position)
+            content = old.segment.extents(old.position)
             content_hash = old.segment.content_hash(old.position)
+            kept = self._kept(old)
+            extra = replace(kept, hard_link=None) if kept else None
         else:
-            content, content_hash = self._content(directory, position, old)
-        extra = self._marked(extra, content, old)
+            content, content_hash, extra = self._read(directory, position, old)
         path = directory.path + b"/" + directory.attributes.names[position]
         self._links[identity] = (path.lstrip(b"/"), content, content_hash, extra)
         return content, content_hash, extra
 
-    def _marked(self, extra: Extra | None, content: EntryContent, old: _Old | None) -> Extra | None:
-        """The extra of an entry whose content was taken over from one with extent rows says so too."""
-        before = self._kept(old) if old is not None and isinstance(content, list) else None
-        if before is not None and before.indirect and content:
-            return replace(extra or NOTHING_EXTRA, indirect=True)
-        return extra
-
     # Content.
 
-    def _content(self, directory: Directory, position: int, old: _Old | None) -> tuple[EntryContent, bytes]:
+    def _read(self, directory: Directory, position: int, old: _Old | None) -> tuple[EntryContent, bytes, Extra | None]:
         if directory.attributes.size[position] < MIN_CHUNK:
             room = self._bundler.room()
-            size, finding = directory.read_small(position, room)
+            size, description, finding = directory.read_small(position, room)
             if finding is not None:
                 self.find(finding)
             if size >= 0:
-                return self._small(room[:size], size, old)
+                content, content_hash = self._small(room, size, old)
+                return content, content_hash, _extra(description)
+        extra = _extra(directory.describe(position))
         opened = directory.open(position)
         try:
             self._tally.files_read += 1
@@ -335,7 +330,7 @@ class TreeCapture:
             finding = opened.close()
         if finding is not None:
             self.find(finding)
-        return stream, NO_HASH
+        return stream, NO_HASH, extra
 
     def _reading(self, content: Content) -> ReadInto:
         def read_into(offset: int, view: memoryview) -> int:
@@ -346,12 +341,12 @@ class TreeCapture:
 
         return read_into
 
-    def _small(self, content: memoryview, size: int, old: _Old | None) -> tuple[EntryContent, bytes]:
+    def _small(self, room: memoryview, size: int, old: _Old | None) -> tuple[EntryContent, bytes]:
         self._tally.files_read += 1
         self._tally.bytes_read += size
         if not size:
             return [], NO_HASH
-        content_hash = self._hash(content)
+        content_hash = self._hash(room[:size])
         if old is not None and old.segment.content_hash(old.position) == content_hash:
             extents = old.segment.extents(old.position)
             if sum(extent.length for extent in extents) == size and all(map(self._worth_keeping, extents)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from chrono_backups.pipeline.chunking import MIN_CHUNK, ContentChunker, FixedChunker, closes_bundle
 from chrono_backups.repository.listing import Extent
@@ -19,6 +20,7 @@ class Bundle:
 
     ticket: Ticket | None = None
     number: int = 0
+    _id: bytes | None = None
 
     def ready(self) -> bool:
         """Whether ``chunk_id`` answers at once."""
@@ -26,12 +28,13 @@ class Bundle:
 
     def chunk_id(self, writer: ChunkWriter) -> bytes:
         """The chunk's id; waits for it. The bundle must be closed."""
-        assert self.ticket is not None
-        return writer.wait(self.ticket)[self.number]
+        if self._id is None:
+            assert self.ticket is not None
+            self._id = writer.wait(self.ticket)[self.number]
+        return self._id
 
 
-@dataclass(frozen=True, slots=True)
-class InBundle:
+class InBundle(NamedTuple):
     """A small file's content: a stretch of a bundle."""
 
     bundle: Bundle

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from chrono_backups.backup.placement import Bundler, InBundle, Stream, Streamer
+from chrono_backups.backup.placement import Bundle, Bundler, InBundle, Stream, Streamer
 from chrono_backups.pipeline.attributes import Attributes
 from chrono_backups.pipeline.encryption import Keys
 from chrono_backups.repository.listing import (
@@ -51,11 +51,15 @@ class Pending:
 
     def ready(self) -> bool:
         """Whether it can be written without waiting. The last contents are the last to be ready."""
-        return all(isinstance(one, list) or _is_ready(one) for one in reversed(self.contents))
-
-
-def _is_ready(content: InBundle | Stream) -> bool:
-    return content.bundle.ready() if isinstance(content, InBundle) else content.ready()
+        seen: Bundle | None = None
+        for content in reversed(self.contents):
+            if isinstance(content, InBundle):
+                if content.bundle is not seen and not content.bundle.ready():
+                    return False
+                seen = content.bundle
+            elif isinstance(content, Stream) and not content.ready():
+                return False
+        return True
 
 
 class SegmentQueue:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from chrono_backups.cli.context import SAFETY_TRIGGER
 from chrono_backups.errors import BackupMissing
+from chrono_backups.maintenance.forget import readable_manifests
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 
@@ -16,7 +17,7 @@ def find(repository: Repository, name: str, sources: Sequence[str] = ()) -> Mani
     """The backup of that id; for ``latest`` see ``latest``. Raises ``BackupMissing``."""
     if name != "latest":
         return repository.backup(name)
-    found = latest(repository.backups(), sources)
+    found = latest(readable_manifests(repository)[0], sources)
     if found is not None:
         return found
     if sources:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from datetime import UTC, tzinfo
+from zoneinfo import ZoneInfo
 
 from chrono_backups.cli.arguments import Subparsers, add_storage_option, add_verb
 from chrono_backups.cli.context import Context
@@ -35,6 +37,7 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("ids", metavar="ID", nargs="*", help="backups to drop (default: what the policy says)")
     parser.add_argument("--dry-run", action="store_true", help="show the verdicts, and change nothing")
+    parser.add_argument("--force", action="store_true", help="with ID: even where no complete backup is left")
     add_storage_option(parser, "the repository in this storage")
 
 
@@ -46,15 +49,21 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
             verdicts = _named(repository, arguments.ids)
             _show_first(context, verdicts, arguments.dry_run)
             if not arguments.dry_run:
-                forget_ids(repository, [verdict.backup_id for verdict in verdicts])
+                forget_ids(repository, [verdict.backup_id for verdict in verdicts], force=arguments.force)
         else:
-            plan = plan_forget(repository, context.settings.retention, context.clock.now())
+            zone = _zone(context.settings.timezone)
+            plan = plan_forget(repository, context.settings.retention, context.clock.now(), timezone=zone)
             verdicts = list(plan.verdicts)
             _show_first(context, verdicts, arguments.dry_run)
             if not arguments.dry_run:
                 forget(repository, plan)
     _conclude(context, verdicts, arguments.dry_run)
     return DONE
+
+
+def _zone(name: str) -> tzinfo:
+    """The time zone whose days retention counts. A machine without the zones' data knows UTC."""
+    return UTC if name == "UTC" else ZoneInfo(name)
 
 
 def _named(repository: Repository, ids: Sequence[str]) -> list[Verdict]:

@@ -7,9 +7,10 @@ import argparse
 from chrono_backups.cli import backup_record
 from chrono_backups.cli.arguments import Subparsers, add_storage_option, add_verb
 from chrono_backups.cli.context import Context
-from chrono_backups.cli.exit_codes import DONE
+from chrono_backups.cli.exit_codes import DAMAGED, DONE
 from chrono_backups.cli.terminal import quantities
 from chrono_backups.cli.terminal.tables import table
+from chrono_backups.maintenance.forget import readable_manifests
 from chrono_backups.repository.records import Manifest
 
 DESCRIPTION = """\
@@ -35,11 +36,15 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    """Print them."""
+    """Print those that can be read; exit code 3 where there are others."""
     with context.repository(arguments.storage) as repository:
-        backups = repository.backups()
+        backups, damaged = readable_manifests(repository)
     lines = table(_HEADER, map(_row, backups), right=("DURATION", "READ", "STORED")) if backups else []
     context.output.show([backup_record.as_json(manifest) for manifest in backups], lines)
+    for name, error in damaged.items():
+        context.output.warning(f"{name} is left out: {error}")
+    if damaged:
+        return DAMAGED
     if not backups:
         context.output.message("There is no backup yet: `chrono-backups backup` takes one.")
     return DONE

@@ -42,7 +42,8 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Check, and list what is wrong."""
     with context.repository(arguments.storage) as repository:
-        backup_id = None if arguments.id is None else chosen_backup.find(repository, arguments.id).backup_id
+        # A damaged manifest is for the report, so an id is not looked up here.
+        backup_id = chosen_backup.find(repository, "latest").backup_id if arguments.id == "latest" else arguments.id
         with context.progress() as listener:
             report = verify_repository(
                 repository, backup_id=backup_id, full=arguments.full, listener=_progress_only(listener)

@@ -1,31 +1,36 @@
 """A repository's index with room for marks: what verification, pruning and replication reckon with.
 
-It stays in the compact form of the index, 48 bytes a chunk, with one more for its marks.
+It stays in the compact form of the index, some 64 bytes a chunk, with one more for its marks.
 """
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
-from chrono_backups.repository.index import IndexTable, Location, Pack, by_pack, encode_index
+from chrono_backups.repository.index import Index, IndexTable, Location, Pack
 
 NEEDED = 1
 """A backup refers to the chunk."""
-DAMAGED = 2
-"""The chunk can't be read."""
-_SMALL_TABLE = 65536
-_MANY_TABLES = 8
+LOST = 2
+"""The chunk can't be had from this place."""
 
 
-class MarkedTable(IndexTable):
-    """The content of an index object with a byte of marks for every row."""
+class MarkedTable:
+    """The rows of an index table, each with a byte of marks."""
 
-    def __init__(self, content: bytes | bytearray, key: str = "index") -> None:
-        super().__init__(content, key)
-        self.marks = bytearray(len(self))
+    def __init__(self, table: IndexTable) -> None:
+        self.packs = table.packs
+        numbers = {pack.digest: number for number, pack in enumerate(table.packs)}
+        self.pack, self.offset, self.sealed, self.size = (array("I", column) for column in table.columns(numbers))
+        self.marks = bytearray(len(table))
+        self._ids = table.ids
+        self._keys = self._ids.cast("Q")[::4]
+
+    def __len__(self) -> int:
+        return len(self.pack)
 
     def rows(self, chunk_id: bytes) -> Iterator[int]:
         """The rows of that chunk: one for each pack that holds it."""
@@ -36,89 +41,62 @@ class MarkedTable(IndexTable):
                 yield row
             row += 1
 
-    def location(self, row: int) -> Location:
-        """Where that row's chunk is."""
-        return self._location(row)
-
     def chunk_id(self, row: int) -> bytes:
         """That row's chunk."""
         return bytes(self._ids[row * 32 : row * 32 + 32])
 
-    def pack_of(self, row: int) -> int:
-        """The position in ``packs`` of that row's pack."""
-        return self._pack[row]
+    def location(self, row: int) -> Location:
+        """Where that row's chunk is."""
+        return Location(self.packs[self.pack[row]], self.offset[row], self.sealed[row], self.size[row])
 
-    def sealed_size(self, row: int) -> int:
-        """Bytes that the row's chunk takes in its pack."""
-        return self._sealed[row]
-
-    def rows_in_packs(self) -> Counter[int]:
-        """Position in ``packs`` → how many rows it has."""
-        return Counter(self._pack)
+    def chunks_of_packs(self) -> list[tuple[Pack, int]]:
+        """The table's packs, and how many chunks it gives to each."""
+        counts = Counter(self.pack)
+        return [(pack, counts[number]) for number, pack in enumerate(self.packs)]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One row of one table."""
-
-    table: MarkedTable
-    row: int
-
-    @property
-    def location(self) -> Location:
-        return self.table.location(self.row)
-
-    @property
-    def pack(self) -> Pack:
-        return self.table.packs[self.table.pack_of(self.row)]
+Place = tuple[MarkedTable, int]
+"""A table and a row of it: one place of one chunk."""
 
 
-class MarkedIndex:
-    """All tables of a repository. Many small ones become one: every lookup asks each table."""
+class MarkedIndex(Index):
+    """An index that is complete, and whose chunks can be marked."""
 
-    def __init__(self, tables: Iterable[MarkedTable]) -> None:
-        self.tables: list[MarkedTable] = list(tables)
-        small = [one for one in self.tables if len(one) < _SMALL_TABLE]
-        if len(small) > _MANY_TABLES:
-            self.tables = [one for one in self.tables if len(one) >= _SMALL_TABLE]
-            self.tables.append(MarkedTable(encode_index(by_pack(row for one in small for row in one.chunks()).values())))
-        self.marked = 0
-        """How many chunks bear ``NEEDED``."""
+    def __init__(self, tables: Iterable[IndexTable]) -> None:
+        super().__init__()
+        for table in tables:
+            self.add(table)
+        self.tables = [MarkedTable(table) for table in self._tables]
 
-    def places(self, chunk_id: bytes) -> Iterator[Place]:
+    def places(self, chunk_id: bytes) -> list[Place]:
         """Everywhere the chunk is stored."""
-        for table in self.tables:
-            for row in table.rows(chunk_id):
-                yield Place(table, row)
+        return [(table, row) for table in self.tables for row in table.rows(chunk_id)]
 
-    def need(self, chunk_id: bytes) -> Place | None:
-        """Mark the chunk as needed, wherever it is stored. One of its places, or None where there is none."""
-        first: Place | None = None
-        fresh = False
-        for place in self.places(chunk_id):
-            first = first or place
-            if not place.table.marks[place.row] & NEEDED:
-                place.table.marks[place.row] |= NEEDED
-                fresh = True
-        self.marked += fresh
-        return first
+    def mark(self, chunk_id: bytes, mark: int) -> list[Place]:
+        """Mark the chunk wherever it is stored; its places."""
+        places = self.places(chunk_id)
+        for table, row in places:
+            table.marks[row] |= mark
+        return places
 
-    def marked_places(self, mark: int) -> Iterator[Place]:
+    def marked(self, mark: int) -> Iterator[Place]:
         """Every place that bears the mark."""
         for table in self.tables:
             for row, marks in enumerate(table.marks):
                 if marks & mark:
-                    yield Place(table, row)
+                    yield table, row
 
-    def packs(self) -> dict[bytes, Pack]:
-        """All packs by digest."""
-        return {pack.digest: pack for table in self.tables for pack in table.packs}
-
-    def select(self, wanted: Callable[[Pack], bool]) -> Iterator[tuple[bytes, Location]]:
-        """The chunks of the packs that are wanted, in the form ``index.by_pack`` takes."""
+    def select(self, wanted: Callable[[Pack], bool]) -> Iterator[Place]:
+        """Every place in a pack that is wanted."""
         for table in self.tables:
-            chosen = {position for position, pack in enumerate(table.packs) if wanted(pack)}
+            chosen = {number for number, pack in enumerate(table.packs) if wanted(pack)}
             if chosen:
-                for row in range(len(table)):
-                    if table.pack_of(row) in chosen:
-                        yield table.chunk_id(row), table.location(row)
+                for row, number in enumerate(table.pack):
+                    if number in chosen:
+                        yield table, row
+
+
+def rows_by_pack(places: Iterable[Place]) -> Iterator[tuple[bytes, Location]]:
+    """Places in the form that ``index.by_pack`` takes."""
+    for table, row in places:
+        yield table.chunk_id(row), table.location(row)

@@ -187,9 +187,11 @@ class _Judgement:
             if held:
                 found.append(f"{_among(least)} backups of {' and of '.join(held)}, complete or not")
             return found
-        for rule in self._rules:
-            if self._within(rule, backup) and (backup.backup_id, rule.period) in self._newest_of_period:
-                found.append(f"newest {backup.type} backup of {self._name(rule.period, backup)}")
+        found += [
+            f"newest {backup.type} backup of {self._name(rule.period, backup)}"
+            for rule in self._rules
+            if self._within(rule, backup) and (backup.backup_id, rule.period) in self._newest_of_period
+        ]
         if self._newer_complete[backup.backup_id] < least:
             found.append(f"{_among(least)} complete backups of its sources")
         return found

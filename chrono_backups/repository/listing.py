@@ -18,7 +18,7 @@ import struct
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from chrono_backups.errors import Damaged
 from chrono_backups.pipeline.attributes import ATTRIBUTES_SIZE, attribute_columns
@@ -37,8 +37,7 @@ def order(path: bytes) -> bytes:
     return path.replace(b"/", b"\0")
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """``length`` bytes from ``offset`` of a chunk; a hole where ``chunk_id`` is None."""
 
     chunk_id: bytes | None

@@ -289,6 +289,8 @@ class Repository:
                 message = "is missing" if info is None else f"has {info.size} bytes instead of {pack.size}"
                 hint = "Chunks of it that are still at hand are stored anew. See `chrono-backups verify`."
                 listener(Finding("pack-missing", "error", object_key("pack", pack.name), message, hint))
+        for digest in condemned:  # a prune may be sweeping it: no index may name it again
+            listed.pop(object_key("pack", digest.hex()), None)
         if listed:
             self._adopt(listed.values(), listener)
         with ChunkWriter(

@@ -65,10 +65,10 @@ class Directory(Protocol):
     def describe(self, position: int) -> Description:
         """An entry's link target, device number and extended attributes. Raises ``Unreadable``."""
 
-    def read_small(self, position: int, view: memoryview) -> tuple[int, Finding | None]:
-        """A whole small regular file into the start of ``view``: its size, or -1 where it does not fit.
+    def read_small(self, position: int, view: memoryview) -> tuple[int, Description, Finding | None]:
+        """A whole small regular file into the start of ``view``, and its description, in one visit.
 
-        Raises ``Unreadable``.
+        Its size, or -1 where it does not fit after all. Raises ``Unreadable``.
         """
 
     def open(self, position: int) -> Content:

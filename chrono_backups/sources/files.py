@@ -29,6 +29,9 @@ or less moves no other stretch."""
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _XATTRS_MOST = 1024 * 1024
 _TIME_MOST = 2**63 - 1
+_KIND = 0o170000
+_HOLE_LEAST = 64 * 1024
+"""A shorter hole is read as zeros: a chunk of its own for every few kB between holes would cost more."""
 
 
 class FilesSource:
@@ -111,57 +114,67 @@ class _FilesCapture:
         while pending:
             path = pending.pop()
             below: list[bytes] = []
-            names = sorted(leading[path]) if path in leading else self._names(path)
-            for stretch in _stretches(names):
-                directory = self._directory(path, stretch, chosen=path in leading)
-                if directory is None:
-                    continue
-                modes = zip(directory.attributes.names, directory.attributes.mode, strict=True)
-                below.extend(name for name, mode in modes if mode & 0o170000 == stat.S_IFDIR)
-                yield directory
+            chosen = path in leading
+            # A path only: of a directory that leads to roots we may have the right to pass, not to read.
+            descriptor = self._opened(path)
+            if descriptor is None:
+                continue
+            try:
+                names = sorted(leading[path]) if chosen else self._names(path)
+                for stretch in _stretches(names):
+                    directory = self._directory(path, descriptor, stretch, chosen=chosen)
+                    if directory is None:
+                        continue
+                    modes = zip(directory.attributes.names, directory.attributes.mode, strict=True)
+                    below.extend(name for name, mode in modes if mode & 0o170000 == stat.S_IFDIR)
+                    yield directory
+            finally:
+                os.close(descriptor)
             start = path + b"/" if path else b""
             pending.extend(start + name for name in reversed(below))
+
+    def _opened(self, path: bytes) -> int | None:
+        try:
+            return os.open(b"/" + path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            self._listener(_finding("directory-unreadable", b"/" + path, error))
+            return None
 
     def _names(self, path: bytes) -> list[bytes]:
         try:
             return sorted(os.listdir(b"/" + path))
-        except FileNotFoundError:
-            return []
         except OSError as error:
             self._listener(_finding("directory-unreadable", b"/" + path, error))
             return []
 
-    def _directory(self, path: bytes, names: list[bytes], *, chosen: bool) -> _FilesDirectory | None:
+    def _directory(self, path: bytes, descriptor: int, names: list[bytes], *, chosen: bool) -> _FilesDirectory | None:
         """The entries of those names that are there and not left out; None where nothing is left."""
         start = b"/" + path + b"/" if path else b"/"
-        lstat = os.lstat
         kept: list[bytes] = []
         stats: list[os.stat_result] = []
         picky = not chosen and (not self._patterns.empty or bool(self._never))
+        linked: dict[int, tuple[int, int]] = {}
         for name in names:
             try:
-                found = lstat(start + name)
-            except FileNotFoundError:
-                continue
+                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             except OSError as error:
-                self._listener(_finding("entry-unreadable", start + name, error))
+                if not isinstance(error, FileNotFoundError) or chosen:
+                    self._listener(_finding("entry-unreadable", start + name, error))
                 continue
-            if stat.S_ISSOCK(found.st_mode) or (picky and self._left_out(start + name, found.st_mode)):
+            kind = found.st_mode & _KIND
+            if kind == stat.S_IFSOCK or (picky and self._left_out(start + name, found.st_mode)):
                 continue
+            if found.st_nlink > 1 and kind == stat.S_IFREG:
+                linked[len(kept)] = (found.st_dev, found.st_ino)
             kept.append(name)
             stats.append(found)
         if not kept:
             return None
-        linked = {
-            position: (found.st_dev, found.st_ino)
-            for position, found in enumerate(stats)
-            if found.st_nlink > 1 and found.st_mode & 0o170000 == stat.S_IFREG
-        }
-        return _FilesDirectory(path, start, _attributes(kept, stats), linked)
+        return _FilesDirectory(path, start, descriptor, _attributes(kept, stats), linked)
 
     def _left_out(self, path: bytes, mode: int) -> bool:
         if stat.S_ISDIR(mode):
-            if path in self._never or (self._never and os.path.realpath(path) in self._never):
+            if path in self._never:  # the walk's paths are real: roots are resolved, links not followed
                 message = "is where backups are kept, and is left out"
                 self._listener(Finding("own-storage", "info", _shown(path), message))
                 return True
@@ -170,76 +183,112 @@ class _FilesCapture:
 
 
 class _FilesDirectory:
-    __slots__ = ("_start", "attributes", "linked", "path")
+    __slots__ = ("_descriptor", "_start", "attributes", "linked", "path")
 
     def __init__(
-        self, path: bytes, start: bytes, attributes: Attributes, linked: Mapping[int, tuple[int, int]]
+        self,
+        path: bytes,
+        start: bytes,
+        descriptor: int,
+        attributes: Attributes,
+        linked: Mapping[int, tuple[int, int]],
     ) -> None:
+        """``descriptor``: of the directory; it is the capture's, which closes it behind this."""
         self.path = path
         self._start = start
+        self._descriptor = descriptor
         self.attributes = attributes
         self.linked = linked
 
+    def where(self, position: int) -> bytes:
+        """An entry's absolute path."""
+        return self._start + self.attributes.names[position]
+
     def describe(self, position: int) -> Description:
-        path = self._start + self.attributes.names[position]
+        path = self.where(position)
         mode = self.attributes.mode[position]
         try:
             target = os.readlink(path) if stat.S_ISLNK(mode) else None
             device = os.lstat(path).st_rdev if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else None
-            xattrs = _xattrs(path)
-            return Description(target, device, xattrs) if target is not None or device is not None or xattrs else PLAIN
+            names = os.listxattr(path, follow_symlinks=False)
+            if target is None and device is None and not names:
+                return PLAIN
+            return Description(target, device, _xattrs(path, names) if names else {})
         except OSError as error:
+            if error.errno == errno.ENOTSUP:
+                return Description(target, device) if target is not None or device is not None else PLAIN
             raise Unreadable(_finding("entry-unreadable", path, error)) from error
 
     def _open(self, position: int) -> int:
-        """A descriptor; the attributes are then those of what was opened."""
-        path = self._start + self.attributes.names[position]
         try:
-            descriptor = os.open(path, _OPEN)
+            return os.open(self.attributes.names[position], _OPEN, dir_fd=self._descriptor)
         except OSError as error:
-            raise Unreadable(_finding("file-unreadable", path, error)) from error
-        columns = self.attributes
-        found = os.fstat(descriptor)
-        if found.st_ino != columns.inode[position] or _representable(found.st_ctime_ns) != columns.ctime[position]:
-            if not stat.S_ISREG(found.st_mode):
-                os.close(descriptor)
-                message = "is no longer a file, and was left out"
-                raise Unreadable(Finding("file-vanished", "warning", _shown(path), message))
-            _update(columns, position, found)
-        return descriptor
+            raise Unreadable(_finding("file-unreadable", self.where(position), error)) from error
 
-    def read_small(self, position: int, view: memoryview) -> tuple[int, Finding | None]:
-        descriptor = self._open(position)
+    def read_small(self, position: int, view: memoryview) -> tuple[int, Description, Finding | None]:
+        # Five system calls a file, and little else: this is what a tree of tiny files takes its time for.
+        columns = self.attributes
+        handle = self._open(position)
         try:
-            size = self.attributes.size[position]
-            if size > len(view):
-                return -1, None
-            done = 0
-            while done < size:
-                count = os.readv(descriptor, [view[done:size]])
-                if not count:
-                    break
-                done += count
-            return done, self._changed(descriptor, position, done)
+            done = os.readv(handle, (view,))
+            found = os.fstat(handle)
+            finding = None
+            if (
+                found.st_ctime_ns != columns.ctime[position]
+                or done != columns.size[position]
+                or done != found.st_size
+                or found.st_ino != columns.inode[position]
+            ):
+                done, finding = self._read_changed(handle, position, view)
+            names = os.listxattr(handle)
+            return done, Description(None, None, _xattrs(handle, names)) if names else PLAIN, finding
         except OSError as error:
-            path = self._start + self.attributes.names[position]
-            raise Unreadable(_finding("file-unreadable", path, error)) from error
+            if error.errno == errno.ENOTSUP:
+                return done, PLAIN, finding
+            raise Unreadable(_finding("file-unreadable", self.where(position), error)) from error
         finally:
-            os.close(descriptor)
+            os.close(handle)
+
+    def _read_changed(self, handle: int, position: int, view: memoryview) -> tuple[int, Finding | None]:
+        """Read a file that is not what the scan saw; its attributes are then those of what was opened."""
+        self.refresh(handle, position)
+        size = self.attributes.size[position]
+        if size > len(view):
+            return -1, None
+        done = 0
+        while done < size and (count := os.preadv(handle, [view[done:size]], done)):
+            done += count
+        return done, self.changed(handle, position, done)
+
+    def refresh(self, handle: int, position: int) -> None:
+        """Bring the attributes up to what was opened. Raises ``Unreadable`` where that is no file."""
+        columns = self.attributes
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            message = "is no longer a file, and was left out"
+            raise Unreadable(Finding("file-vanished", "warning", _shown(self.where(position)), message))
+        if found.st_ino != columns.inode[position] or _representable(found.st_ctime_ns) != columns.ctime[position]:
+            _update(columns, position, found)
 
     def open(self, position: int) -> Content:
-        return _FileContent(self, position, self._open(position))
+        handle = self._open(position)
+        try:
+            self.refresh(handle, position)
+        except BaseException:
+            os.close(handle)
+            raise
+        return _FileContent(self, position, handle)
 
-    def _changed(self, descriptor: int, position: int, done: int) -> Finding | None:
+    def changed(self, handle: int, position: int, done: int) -> Finding | None:
         """Whether the file changed while it was read; its size is then what was read of it."""
-        found = os.fstat(descriptor)
+        found = os.fstat(handle)
         columns = self.attributes
         if _representable(found.st_ctime_ns) == columns.ctime[position] and done == columns.size[position]:
             return None
         columns.size[position] = done
-        path = self._start + columns.names[position]
         message = f"changed while it was read; {done} bytes of it were captured"
-        return Finding("file-changed", "warning", _shown(path), message, "Capture it while nothing writes to it.")
+        hint = "Capture it while nothing writes to it."
+        return Finding("file-changed", "warning", _shown(self.where(position)), message, hint)
 
 
 class _FileContent:
@@ -265,13 +314,16 @@ class _FileContent:
         while at < self._end:
             try:
                 start = os.lseek(self._descriptor, at, os.SEEK_DATA)
-                at = os.lseek(self._descriptor, start, os.SEEK_HOLE)
+                at = min(os.lseek(self._descriptor, start, os.SEEK_HOLE), self._end)
             except OSError as error:
                 if error.errno == errno.ENXIO:  # only a hole is left
                     break
                 return [(0, self._end)]  # the file system knows nothing of holes
-            if start < self._end:
-                parts.append((start, min(at, self._end) - start))
+            if start >= self._end:
+                break
+            if parts and start - sum(parts[-1]) < _HOLE_LEAST:
+                start = parts.pop()[0]
+            parts.append((start, at - start))
         return parts
 
     def read_into(self, offset: int, view: memoryview) -> int:
@@ -281,15 +333,14 @@ class _FileContent:
         try:
             count = os.preadv(self._descriptor, [view[:room]], offset)
         except OSError as error:
-            path = self._directory._start + self._directory.attributes.names[self._position]
-            raise Unreadable(_finding("file-unreadable", path, error)) from error
+            raise Unreadable(_finding("file-unreadable", self._directory.where(self._position), error)) from error
         if not count:  # it was cut short meanwhile
             self._end = offset
         return count
 
     def close(self) -> Finding | None:
         try:
-            return self._directory._changed(self._descriptor, self._position, self._end)
+            return self._directory.changed(self._descriptor, self._position, self._end)
         finally:
             os.close(self._descriptor)
 
@@ -324,18 +375,20 @@ def _stretches(names: list[bytes]) -> Iterator[list[bytes]]:
 
 
 def _attributes(names: list[bytes], stats: list[os.stat_result]) -> Attributes:
-    return Attributes.build(
-        names,
-        (
-            [one.st_mode for one in stats],
-            [one.st_uid for one in stats],
-            [one.st_gid for one in stats],
-            [one.st_size if one.st_mode & 0o170000 == stat.S_IFREG else 0 for one in stats],
-            [_representable(one.st_mtime_ns) for one in stats],
-            [_representable(one.st_ctime_ns) for one in stats],
-            [one.st_ino for one in stats],
-        ),
-    )
+    columns = [
+        [one.st_mode for one in stats],
+        [one.st_uid for one in stats],
+        [one.st_gid for one in stats],
+        [one.st_size if one.st_mode & _KIND == stat.S_IFREG else 0 for one in stats],
+        [one.st_mtime_ns for one in stats],
+        [one.st_ctime_ns for one in stats],
+        [one.st_ino for one in stats],
+    ]
+    try:
+        return Attributes.build(names, columns)
+    except OverflowError:
+        columns[4:6] = [list(map(_representable, times)) for times in columns[4:6]]
+        return Attributes.build(names, columns)
 
 
 def _representable(nanoseconds: int) -> int:
@@ -353,16 +406,18 @@ def _update(columns: Attributes, position: int, found: os.stat_result) -> None:
     columns.inode[position] = found.st_ino
 
 
-def _xattrs(path: bytes) -> Mapping[bytes, bytes]:
-    try:
-        names = os.listxattr(path, follow_symlinks=False)
-        if not names:
-            return {}
-        found = {os.fsencode(name): os.getxattr(path, name, follow_symlinks=False) for name in names}
-    except OSError as error:
-        if error.errno in {errno.ENOTSUP, errno.ENODATA, errno.EPERM}:
-            return {}
-        raise
+def _xattrs(place: bytes | int, names: Sequence[str]) -> Mapping[bytes, bytes]:
+    """The values of those extended attributes; one that went meanwhile, or may not be read, is left out."""
+    found: dict[bytes, bytes] = {}
+    for name in names:
+        try:
+            if isinstance(place, int):
+                found[os.fsencode(name)] = os.getxattr(place, name)
+            else:
+                found[os.fsencode(name)] = os.getxattr(place, name, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in {errno.ENODATA, errno.EPERM, errno.EACCES, errno.ENOTSUP}:
+                raise
     if sum(map(len, found.values())) > _XATTRS_MOST:
         raise OSError(errno.E2BIG, f"more than {_XATTRS_MOST} bytes of extended attributes")
     return found

@@ -32,14 +32,29 @@ def _translate(pattern: str) -> str:
                 out.append("[^/]*")
         elif char == "?":
             out.append("[^/]")
-        elif char == "[" and "]" in pattern[i + 1 :]:
-            end = pattern.index("]", i + 1)
-            inner = pattern[i:end].replace("\\", "\\\\")
-            out.append(f"[^{inner[1:]}]" if inner[0] in "!^" else f"[{inner}]")
+        elif char == "[" and (end := _class_end(pattern, i)) > 0:
+            out.append(_class(pattern[i:end]))
             i = end + 1
         else:
             out.append(re.escape(char))
     return "".join(out)
+
+
+def _class_end(pattern: str, start: int) -> int:
+    """Where the ``]`` is that ends the class begun before ``start``, or -1. A ``]`` that comes first is in it."""
+    first = start + 1 if pattern[start : start + 1] in {"!", "^"} else start
+    return pattern.find("]", first + 1)
+
+
+def _class(inner: str) -> str:
+    negated, members = (True, inner[1:]) if inner[0] in "!^" else (False, inner)
+    escaped = re.sub(r"([\\\]\[&~|^])", r"\\\1", members)
+    expression = f"[^/{escaped}]" if negated else f"[{escaped}]"
+    try:
+        re.compile(expression)
+    except re.error:  # a range that runs backwards holds nothing
+        return "[^/]" if negated else "(?!)"
+    return expression
 
 
 def _compiled(patterns: Iterable[str]) -> Pattern[bytes] | None:

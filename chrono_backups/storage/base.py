@@ -28,19 +28,19 @@ class Storage(Protocol):
 
     Duties of every implementation, held by ``chrono_backups_tests/contracts/storage_contract.py``:
 
-    * Keys are ``/``-separated segments of ``[a-z0-9._-]``, at most 200 characters, no segment ``.`` or
-      ``..`` or empty. Any other key is a ``ValueError`` before anything is touched.
+    * Keys are ``/``-separated segments of ``[a-z0-9._-]``, at most 200 characters, no segment empty or
+      beginning with a dot. Any other key is a ``ValueError`` before anything is touched. No key is the
+      beginning, up to a ``/``, of another one's.
     * ``put`` is atomic and durable when it returns: a crash or failure at any moment leaves the whole
       object or none, never a part under its name; what a reader sees is complete. The object is
       visible to ``get``, ``info`` and ``list`` at once, from any process.
     * ``put`` creates once: where the key exists it raises ``ObjectExists`` and leaves the object
       untouched; of any number of racing writers exactly one succeeds.
-    * ``get`` returns exactly the bytes asked for, or raises: past the end is ``Damaged``-worthy and
-      surfaces as ``ObjectMissing`` (no object) or a ``StorageError`` (shorter than asked), never as
-      fewer bytes.
+    * ``get`` returns exactly the bytes asked for, or raises: what is not there is ``ObjectMissing``, a
+      range that passes the end a ``StorageError``, never fewer bytes.
     * ``list`` yields keys in ascending order, complete, each once, streaming; it never shows temporary
       names.
-    * ``delete`` of a missing object is no error.
+    * ``delete`` of a missing object is no error; the object is gone for good when it returns.
     * Nothing but ``StorageError`` and its kinds comes out; only ``StorageUnavailable`` is worth a retry.
     * All methods may be called from several threads at once. ``close`` ends it; it may be called twice.
     """

@@ -31,6 +31,7 @@ class Reporter:
         self._terminal = terminal
         self._width = width
         self._phase: Phase | None = None
+        self._operation = ""
         self._drawn_at = float("-inf")
         self._line_shown = False
         self._findings: dict[str, int] = {}
@@ -71,8 +72,10 @@ class Reporter:
             self._end_phase()
             self._phase = Phase(event, now)
             if not self._terminal:
-                self._output.message(f"{self._phase.title}: started")
                 self._drawn_at = now
+                if event.operation != self._operation:
+                    self._output.message(f"{self._phase.title}: started")
+            self._operation = event.operation
         wait = REDRAW_SECONDS if self._terminal else QUIET_LINE_SECONDS
         if now - self._drawn_at < wait:
             self._phase.latest = event
