@@ -9,6 +9,7 @@ once the chunks of all its files have their ids, in order, while later ones are 
 from __future__ import annotations
 
 import stat
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -38,6 +39,8 @@ _FINDINGS_KEPT = 1000
 _RECENT_MOST = 50_000
 """Small files remembered by content in one capture, so that copies near each other are stored once."""
 _PRESENT_MOST = 65536
+_AHEAD = 8
+"""Directories that are scanned, and whose tiny files may be read, ahead of the one being written down."""
 _RACY = 2_000_000_000
 """Nanoseconds before the parent's start: a file changed then may have changed again unseen, within the
 coarsest time stamp that file systems keep, so it is read again."""
@@ -137,18 +140,42 @@ class TreeCapture:
 
     def run(self, capture: Capture) -> Captured:
         """All of it. When it returns every chunk is handed in; ``ChunkWriter.flush`` makes them durable."""
-        for directory in capture.directories():
-            old = self._parent.cursor.directory(directory.path) if self._parent else []
-            if not self._take_over(directory, old):
-                self._take(directory, old)
-            self._segments.write_ready()
-            self._report()
+        ahead: deque[tuple[Directory, list[Segment], Pending | None]] = deque()
+        try:
+            for directory in capture.directories():
+                old = self._parent.cursor.directory(directory.path) if self._parent else []
+                taken_over = self._take_over(directory, old)
+                if taken_over is None:
+                    directory.read_ahead(self._sure_to_read(directory, old))
+                ahead.append((directory, old, taken_over))
+                if len(ahead) > _AHEAD:
+                    self._proceed(*ahead.popleft())
+            while ahead:
+                self._proceed(*ahead.popleft())
+        finally:
+            for directory, _, _ in ahead:
+                directory.close()
         listing = self._segments.finish()
         damage = self._parent.cursor.damage if self._parent else None
         if damage is not None:
             message = f"the earlier listing can't be read any further, so the rest was read anew: {damage}"
             self.find(Finding("parent-damaged", "error", self._subject, message, damage.hint))
         return Captured(listing, self._all_findings(), self._tally, self._wasteful())
+
+    def _proceed(self, directory: Directory, old: Sequence[Segment], taken_over: Pending | None) -> None:
+        try:
+            self._segments.add(self._take(directory, old) if taken_over is None else taken_over)
+        finally:
+            directory.close()
+        self._segments.write_ready()
+        self._report()
+
+    def _sure_to_read(self, directory: Directory, old: Sequence[Segment]) -> list[int]:
+        """The small files that will be read whatever the parent says, in order."""
+        if directory.linked or (old and self._effective != "full"):
+            return []
+        columns = enumerate(zip(directory.attributes.mode, directory.attributes.size, strict=True))
+        return [i for i, (mode, size) in columns if size < MIN_CHUNK and mode & _KIND == stat.S_IFREG]
 
     # Findings and progress.
 
@@ -189,10 +216,10 @@ class TreeCapture:
 
     # Unchanged directories.
 
-    def _take_over(self, directory: Directory, old: Sequence[Segment]) -> bool:
-        """Take over a parent's segment that lists exactly this, if nothing in it needs a look."""
+    def _take_over(self, directory: Directory, old: Sequence[Segment]) -> Pending | None:
+        """The parent's segment that lists exactly this, if nothing in it needs a look."""
         if not old or self._parent is None or self._effective == "full" or directory.linked:
-            return False
+            return None
         names = b"\0".join(directory.attributes.names)
         block = directory.attributes.encode()
         for segment in old:
@@ -204,9 +231,8 @@ class TreeCapture:
                 and not any(extra.hard_link or extra.indirect for extra in segment.extras.values())
             ):
                 self._count(segment.mode, sum(segment.size))
-                self._segments.add(Pending(directory.path, raw=segment.raw, entries=len(segment)))
-                return True
-        return False
+                return Pending(directory.path, raw=segment.raw, entries=len(segment))
+        return None
 
     def _holds(self, chunk_id: bytes) -> bool:
         """Whether the repository holds the chunk, in a pack that is not condemned."""
@@ -219,7 +245,7 @@ class TreeCapture:
 
     # Directories with changes.
 
-    def _take(self, directory: Directory, old: Sequence[Segment]) -> None:
+    def _take(self, directory: Directory, old: Sequence[Segment]) -> Pending:
         before = {name: _Old(segment, i) for segment in old for i, name in enumerate(segment.names)}
         pending = Pending(directory.path, directory.attributes)
         for position, name in enumerate(directory.attributes.names):
@@ -240,7 +266,7 @@ class TreeCapture:
             sum(attributes.size[position] for i, position in enumerate(pending.kept) if i not in again),
         )
         pending.entries = len(pending.kept)
-        self._segments.add(pending)
+        return pending
 
     def _entry(self, directory: Directory, position: int, old: _Old | None) -> tuple[EntryContent, bytes, Extra | None]:
         if old is not None and self._unchanged(directory.attributes, position, old):

@@ -9,7 +9,7 @@ from typing import TypeVar
 from chrono_backups.errors import Damaged, ObjectMissing, StorageDenied, StorageError, StorageUnavailable
 from chrono_backups.events import Finding, Listener, Severity, silent
 from chrono_backups.pipeline.encryption import Kind
-from chrono_backups.repository.format import HEADER_KEY, object_key, open_object
+from chrono_backups.repository.format import HEADER_KEY, object_key, open_object, prefix
 from chrono_backups.repository.index import IndexTable
 from chrono_backups.repository.repository import Repository
 
@@ -104,6 +104,15 @@ class Inspector:
         for key in gone:
             self.findings.add("missing", key, f"{key} is listed and missing", HINT)
         return tables
+
+
+def digest_of(key: str) -> bytes | None:
+    """The digest that a pack's key spells; None where it spells none."""
+    try:
+        digest = bytes.fromhex(key.removeprefix(prefix("pack")))
+    except ValueError:
+        return None
+    return digest if len(digest) == 32 else None
 
 
 def unreadable(key: str, error: StorageError) -> Damaged:

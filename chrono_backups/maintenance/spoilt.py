@@ -79,7 +79,11 @@ class Spoilt:
     def tell(self) -> tuple[Finding, ...]:
         """All findings, with those of packs."""
         uses = self._uses(self._lost())
-        for fault in self._structure.faults:
+        faults: dict[bytes, PackFault] = {}
+        for fault in self._structure.faults:  # the last word on a pack is the most exact, unless it is not there
+            if fault.digest not in faults or faults[fault.digest].code != "missing":
+                faults[fault.digest] = fault
+        for fault in faults.values():
             self._tell_pack(fault, uses.pop(fault.digest.hex(), None))
         nowhere = uses.pop(_NOWHERE, None)
         if nowhere is not None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from chrono_backups.errors import Damaged, ObjectMissing
-from chrono_backups.maintenance.inspection import HINT, Findings, Inspector
+from chrono_backups.maintenance.inspection import HINT, Findings, Inspector, digest_of
 from chrono_backups.maintenance.listings import Listings, read_chunks, row_chunks
 from chrono_backups.maintenance.marks import LOST, NEEDED, MarkedIndex
 from chrono_backups.pipeline.encryption import HEADER_SIZE
@@ -18,7 +18,6 @@ from chrono_backups.repository.listing import Extent, Segment, decode_extents, o
 from chrono_backups.repository.reader import ChunkReader
 from chrono_backups.repository.records import Manifest, Snapshot
 from chrono_backups.repository.repository import Repository
-from chrono_backups.storage.base import ObjectInfo
 
 
 class PackFault(NamedTuple):
@@ -59,7 +58,7 @@ class Structure:
     @property
     def chunks(self) -> int:
         """How many places of chunks backups rely on."""
-        return sum(marks & NEEDED for table in self.index.tables for marks in table.marks)
+        return sum(1 for _ in self.index.marked(NEEDED))
 
     def reader(self) -> ChunkReader:
         """Reads chunks by this index; the caller closes it."""
@@ -143,8 +142,11 @@ class Structure:
     def _packs(self) -> None:
         """Find the packs that are missing or not in their size, and mark what that loses."""
         for info in self._repository.storage.list(prefix("pack")):
-            digest = self._digest(info)
-            if digest is not None:
+            digest = digest_of(info.key)
+            if digest is None:
+                hint = "Nothing of ours needs it."
+                self._findings.add("stray", info.key, "it has no name of a pack", hint, "warning")
+            else:
                 self.stored[digest] = info.size
         present: dict[bytes, int] = {}
         for digest, pack in self.index.packs().items():
@@ -161,17 +163,6 @@ class Structure:
         for table, row in self.index.select(lambda pack: pack.digest in present):
             if table.offset[row] + table.sealed[row] > present[table.packs[table.pack[row]].digest]:
                 table.marks[row] |= LOST
-
-    def _digest(self, info: ObjectInfo) -> bytes | None:
-        name = info.key.removeprefix(prefix("pack"))
-        try:
-            digest = bytes.fromhex(name)
-        except ValueError:
-            digest = b""
-        if len(digest) == 32:
-            return digest
-        self._findings.add("stray", info.key, "it has no name of a pack", "Nothing of ours needs it.", "warning")
-        return None
 
     def _is_there(self, pack: Pack) -> bool:
         try:

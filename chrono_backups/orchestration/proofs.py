@@ -4,8 +4,9 @@ A day is proven, and its partition materialized, when all its backups are. What 
 also written as an evaluation of the checks of the backups' own assets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
+from typing import Any
 
 import dagster as dg
 
@@ -39,7 +40,7 @@ def build_verification(settings: Settings) -> dg.AssetsDefinition:
     )
     def verification(
         context: dg.AssetExecutionContext, config: VerificationLaunch, backups: BackupsResource
-    ) -> dg.MaterializeResult[None]:
+    ) -> Iterator[Any]:
         """The day's backups, read back from the primary storage and found to be what was written."""
         with explained(context):
             loaded = backups.load()
@@ -48,15 +49,17 @@ def build_verification(settings: Settings) -> dg.AssetsDefinition:
             with backups.opened() as (_, repository):
                 manifests = backups_of(repository, day, loaded.timezone)
                 if not manifests:
-                    return dg.MaterializeResult(metadata=_nothing_to_prove(day))
+                    yield dg.MaterializeResult(metadata=_nothing_to_prove(day))
+                    return
                 newest = {one.type: one.backup_id for one in reversed(repository.backups())}
                 reports = [(one, _prove(context, repository, one, config.depth, newest)) for one in manifests]
         metadata = _proof_metadata(reports, config.depth)
         damaged = [one.backup_id for one, report in reports if not report.ok]
         if damaged:
-            context.log_event(dg.AssetObservation(VERIFICATION, partition=context.partition_key, metadata=metadata))
+            # Yielded, not logged: with it the evaluations are stored, which a failing step would throw away.
+            yield dg.AssetObservation(VERIFICATION, partition=context.partition_key, metadata=metadata)
             raise dg.Failure(f"not whole: {', '.join(damaged)}", metadata=metadata, allow_retries=False)
-        return dg.MaterializeResult(metadata=metadata)
+        yield dg.MaterializeResult(metadata=metadata)
 
     return verification
 

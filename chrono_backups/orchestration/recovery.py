@@ -79,7 +79,7 @@ def restore(context: dg.OpExecutionContext, asked: dict[str, Any], backups: Back
 
 @dg.config_mapping
 def _launch(config: RestoreLaunch) -> dict[str, Any]:
-    return {"plan_restore": {"config": config.model_dump()}}
+    return {"ops": {"plan_restore": {"config": config.model_dump()}}}
 
 
 @dg.job(name="restore_backup", config=_launch, tags={KIND_TAG: "restore"})

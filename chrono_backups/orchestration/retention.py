@@ -113,7 +113,7 @@ def prune(context: dg.OpExecutionContext, planned: Json, backups: BackupsResourc
 
 @dg.config_mapping
 def _launch(config: RetentionLaunch) -> Json:
-    return {"plan_forget": {"config": config.model_dump()}}
+    return {"ops": {"plan_forget": {"config": config.model_dump()}}}
 
 
 @dg.job(name="retention", config=_launch, tags={KIND_TAG: "retention"})

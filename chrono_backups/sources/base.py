@@ -62,6 +62,9 @@ class Directory(Protocol):
     linked: Mapping[int, tuple[int, int]]
     """Position → device and inode, of regular files that have several names."""
 
+    def read_ahead(self, positions: Sequence[int]) -> None:
+        """Small regular files that ``read_small`` will soon be asked for, in this order."""
+
     def describe(self, position: int) -> Description:
         """An entry's link target, device number and extended attributes. Raises ``Unreadable``."""
 
@@ -74,12 +77,18 @@ class Directory(Protocol):
     def open(self, position: int) -> Content:
         """A regular file's content. Raises ``Unreadable``."""
 
+    def close(self) -> None:
+        """Nothing more is asked of it."""
+
 
 class Capture(Protocol):
     """One consistent reading of a source, while it lasts."""
 
     def directories(self) -> Iterator[Directory]:
-        """All directories, in the order of their paths with ``/`` below every other byte."""
+        """All directories, in the order of their paths with ``/`` below every other byte.
+
+        Several may be in use at once; each is to be closed.
+        """
 
     def facts(self) -> Mapping[str, Any]:
         """What only the source knows; complete once ``directories`` is exhausted."""

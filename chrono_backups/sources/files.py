@@ -22,6 +22,7 @@ from chrono_backups.identifiers import SourceName
 from chrono_backups.pipeline.attributes import Attributes
 from chrono_backups.sources.base import PLAIN, Capture, Content, Description, Directory, Unreadable
 from chrono_backups.sources.patterns import Patterns
+from chrono_backups.sources.read_ahead import Batch, ReadAhead
 
 _STRETCH = 4096
 """A directory with more entries than about this is yielded in stretches, cut by name, so that an entry more
@@ -86,9 +87,13 @@ class FilesSource:
         if problems:
             named = "; ".join(f"{one.subject} {one.message}" for one in problems)
             raise SourceError(f"the source {self.name}: {named}", source=self.name, hint=problems[0].hint)
-        yield _FilesCapture(
+        capture = _FilesCapture(
             [self._resolved(path, listener) for path in self._paths], self._patterns, self._never, listener
         )
+        try:
+            yield capture
+        finally:
+            capture.close()
 
     def _resolved(self, path: Path, listener: Listener) -> Path:
         """The path without symbolic links: a root that is one would be captured as a link and nothing below it."""
@@ -104,6 +109,11 @@ class _FilesCapture:
         self._patterns = patterns
         self._never = never
         self._listener = listener
+        self._ahead = ReadAhead()
+
+    def close(self) -> None:
+        """Nothing more is read."""
+        self._ahead.close()
 
     def facts(self) -> Mapping[str, Any]:
         return {"paths": [os.fsdecode(root) for root in self._roots]}
@@ -115,25 +125,19 @@ class _FilesCapture:
             path = pending.pop()
             below: list[bytes] = []
             chosen = path in leading
-            # A path only: of a directory that leads to roots we may have the right to pass, not to read.
-            descriptor = self._opened(path)
-            if descriptor is None:
-                continue
-            try:
-                names = sorted(leading[path]) if chosen else self._names(path)
-                for stretch in _stretches(names):
-                    directory = self._directory(path, descriptor, stretch, chosen=chosen)
-                    if directory is None:
-                        continue
-                    modes = zip(directory.attributes.names, directory.attributes.mode, strict=True)
-                    below.extend(name for name, mode in modes if mode & 0o170000 == stat.S_IFDIR)
-                    yield directory
-            finally:
-                os.close(descriptor)
+            names = sorted(leading[path]) if chosen else self._names(path)
+            for stretch in _stretches(names):
+                directory = self._directory(path, stretch, chosen=chosen)
+                if directory is None:
+                    continue
+                modes = zip(directory.attributes.names, directory.attributes.mode, strict=True)
+                below.extend(name for name, mode in modes if mode & _KIND == stat.S_IFDIR)
+                yield directory
             start = path + b"/" if path else b""
             pending.extend(start + name for name in reversed(below))
 
     def _opened(self, path: bytes) -> int | None:
+        """A descriptor to find entries by. Of a directory that leads to roots we may have no right to read."""
         try:
             return os.open(b"/" + path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
@@ -147,8 +151,11 @@ class _FilesCapture:
             self._listener(_finding("directory-unreadable", b"/" + path, error))
             return []
 
-    def _directory(self, path: bytes, descriptor: int, names: list[bytes], *, chosen: bool) -> _FilesDirectory | None:
+    def _directory(self, path: bytes, names: list[bytes], *, chosen: bool) -> _FilesDirectory | None:
         """The entries of those names that are there and not left out; None where nothing is left."""
+        descriptor = self._opened(path) if names else None
+        if descriptor is None:
+            return None
         start = b"/" + path + b"/" if path else b"/"
         kept: list[bytes] = []
         stats: list[os.stat_result] = []
@@ -169,8 +176,9 @@ class _FilesCapture:
             kept.append(name)
             stats.append(found)
         if not kept:
+            os.close(descriptor)
             return None
-        return _FilesDirectory(path, start, descriptor, _attributes(kept, stats), linked)
+        return _FilesDirectory(path, start, descriptor, _attributes(kept, stats), linked, self._ahead)
 
     def _left_out(self, path: bytes, mode: int) -> bool:
         if stat.S_ISDIR(mode):
@@ -183,7 +191,7 @@ class _FilesCapture:
 
 
 class _FilesDirectory:
-    __slots__ = ("_descriptor", "_start", "attributes", "linked", "path")
+    __slots__ = ("_ahead", "_batch", "_descriptor", "_from_batch", "_start", "attributes", "linked", "path")
 
     def __init__(
         self,
@@ -192,13 +200,28 @@ class _FilesDirectory:
         descriptor: int,
         attributes: Attributes,
         linked: Mapping[int, tuple[int, int]],
+        ahead: ReadAhead,
     ) -> None:
-        """``descriptor``: of the directory; it is the capture's, which closes it behind this."""
+        """``descriptor``: of the directory, for finding its entries."""
         self.path = path
         self._start = start
         self._descriptor = descriptor
         self.attributes = attributes
         self.linked = linked
+        self._ahead = ahead
+        self._batch: Batch | None = None
+        self._from_batch: frozenset[int] | set[int] = frozenset()
+
+    def close(self) -> None:
+        if self._batch is not None:
+            self._ahead.release(self._batch)
+            self._batch = None
+        os.close(self._descriptor)
+
+    def read_ahead(self, positions: Sequence[int]) -> None:
+        self._batch = self._ahead.request(self._start, self.attributes, positions)
+        if self._batch is not None:
+            self._from_batch = set(positions)
 
     def where(self, position: int) -> bytes:
         """An entry's absolute path."""
@@ -226,6 +249,10 @@ class _FilesDirectory:
             raise Unreadable(_finding("file-unreadable", self.where(position), error)) from error
 
     def read_small(self, position: int, view: memoryview) -> tuple[int, Description, Finding | None]:
+        if self._batch is not None and position in self._from_batch:
+            size = self._batch.take(view)
+            if size >= 0:
+                return size, PLAIN, None
         # Five system calls a file, and little else: this is what a tree of tiny files takes its time for.
         columns = self.attributes
         handle = self._open(position)

@@ -1,0 +1,167 @@
+"""Reading tiny files ahead of the capture, in a process of its own.
+
+For a file of 1 kB the system calls and the interpreter's own work take ten times as long as compressing it,
+and in one process they keep each other waiting. The helper process opens and reads; this one scans, hashes
+and writes down. It is started only when many tiny files are to be read, and whatever it can't answer plainly
+is read here, so nothing but speed depends on it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from mmap import mmap
+from pathlib import Path
+
+from chrono_backups.pipeline.attributes import Attributes
+from chrono_backups.sources import read_process
+
+_PLACES = 12
+_PLACE_SIZE = 1024 * 1024
+_FILES_MOST = 2048
+"""Files in one request: all replies under way fit in a pipe, so neither side ever waits for the other to read."""
+_START_AFTER = 10_000
+_TINY = 8 * 1024
+"""Mean size up to which reading ahead is worth the copy."""
+
+
+class Batch:
+    """Files that were asked for together. Belongs to one directory."""
+
+    def __init__(self, owner: ReadAhead, place: int, sizes: Sequence[int]) -> None:
+        self._owner = owner
+        self.place = place
+        self._sizes = sizes
+        self._found: array[int] | None = None
+        self._at = 0
+        self._next = 0
+
+    @property
+    def files(self) -> int:
+        """How many files it has."""
+        return len(self._sizes)
+
+    def answer(self, found: array[int]) -> None:
+        """Take the reply: a size a file, -1 where it was not read."""
+        self._found = found
+
+    def take(self, view: memoryview) -> int:
+        """The next file's content into the start of ``view``; its size, or -1 where it was not read."""
+        if self._found is None:
+            self._owner.await_reply(self)
+        assert self._found is not None
+        number, start = self._next, self._at
+        self._next += 1
+        self._at += self._sizes[number]
+        size = self._found[number]
+        if size > 0:
+            start += self.place
+            view[:size] = self._owner.memory[start : start + size]
+        return size
+
+
+class ReadAhead:
+    """Hands requests to the helper process and takes its replies, in order. ``close`` ends it."""
+
+    def __init__(self) -> None:
+        self._files = 0
+        self._bytes = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._broken = False
+        self._free = list(range(_PLACES))
+        self._waiting: deque[Batch] = deque()
+        self.memory = memoryview(b"")
+
+    def request(self, path: bytes, attributes: Attributes, positions: Sequence[int]) -> Batch | None:
+        """Have those files of the directory read; None where that is not worth it, or not possible now."""
+        sizes = [attributes.size[position] for position in positions]
+        self._files += len(sizes)
+        self._bytes += sum(sizes)
+        if not sizes or self._broken or self._files < _START_AFTER or self._bytes > self._files * _TINY:
+            return None
+        if not self._free or len(sizes) > _FILES_MOST or sum(sizes) >= _PLACE_SIZE:
+            return None
+        if self._process is None:
+            self._start()
+        batch = Batch(self, self._free.pop() * _PLACE_SIZE, sizes)
+        names = b"\0".join([attributes.names[position] for position in positions])
+        message = b"".join(
+            (
+                read_process.REQUEST.pack(len(path), len(names), len(sizes), batch.place),
+                path,
+                names,
+                array("q", [attributes.ctime[position] for position in positions]).tobytes(),
+                array("Q", sizes).tobytes(),
+                array("Q", [attributes.inode[position] for position in positions]).tobytes(),
+            )
+        )
+        self._waiting.append(batch)
+        try:
+            view = memoryview(message)
+            while view:
+                view = view[os.write(self._requests, view) :]
+        except OSError:
+            self._broken = True
+        return batch
+
+    def _start(self) -> None:
+        shared = os.memfd_create("chrono-backups-read-ahead")
+        os.ftruncate(shared, _PLACES * _PLACE_SIZE)
+        self.memory = memoryview(mmap(shared, _PLACES * _PLACE_SIZE))
+        theirs, self._requests = os.pipe()
+        self._replies, answers = os.pipe()
+        script = str(Path(read_process.__file__))
+        self._process = subprocess.Popen(  # noqa: S603 - our own script
+            [sys.executable, "-I", "-S", script, str(theirs), str(answers), str(shared)],
+            pass_fds=(theirs, answers, shared),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # whatever befalls it, the files are read here
+            start_new_session=True,  # Ctrl-C is for us; the helper ends when its pipe does
+        )
+        for handle in (theirs, answers, shared):
+            os.close(handle)
+
+    def await_reply(self, batch: Batch) -> None:
+        """Take replies until that batch has its own. Where the helper is gone, nothing was read."""
+        while self._waiting:
+            first = self._waiting.popleft()
+            size = 4 * first.files
+            reply = b"" if self._broken else self._exactly(size)
+            if len(reply) != size:
+                self._broken = True
+                reply = b"\xff" * size
+            first.answer(array("i", reply))
+            if first is batch:
+                return
+
+    def _exactly(self, size: int) -> bytes:
+        parts = []
+        while size:
+            part = os.read(self._replies, size)
+            if not part:
+                break
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def release(self, batch: Batch) -> None:
+        """The batch's place is free for another."""
+        if batch in self._waiting:
+            self.await_reply(batch)
+        self._free.append(batch.place // _PLACE_SIZE)
+
+    def close(self) -> None:
+        """End the helper process."""
+        if self._process is not None:
+            os.close(self._requests)
+            os.close(self._replies)
+            try:
+                self._process.wait(1)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
