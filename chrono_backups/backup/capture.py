@@ -106,6 +106,15 @@ class _Old:
         self.position = position
 
 
+@dataclass(slots=True)
+class _Scanned:
+    """A directory that waits for its turn to be written down."""
+
+    directory: Directory
+    old: Sequence[Segment] = ()
+    taken_over: Pending | None = None
+
+
 class TreeCapture:
     """Carries one capture through. ``effective`` decides whether unchanged entries are read."""
 
@@ -140,21 +149,19 @@ class TreeCapture:
 
     def run(self, capture: Capture) -> Captured:
         """All of it. When it returns every chunk is handed in; ``ChunkWriter.flush`` makes them durable."""
-        ahead: deque[tuple[Directory, list[Segment], Pending | None]] = deque()
+        ahead: deque[_Scanned] = deque()
         try:
             for directory in capture.directories():
-                old = self._parent.cursor.directory(directory.path) if self._parent else []
-                taken_over = self._take_over(directory, old)
-                if taken_over is None:
-                    directory.read_ahead(self._sure_to_read(directory, old))
-                ahead.append((directory, old, taken_over))
+                scanned = _Scanned(directory)
+                ahead.append(scanned)
+                self._look(scanned)
                 if len(ahead) > _AHEAD:
-                    self._proceed(*ahead.popleft())
+                    self._proceed(ahead.popleft())
             while ahead:
-                self._proceed(*ahead.popleft())
+                self._proceed(ahead.popleft())
         finally:
-            for directory, _, _ in ahead:
-                directory.close()
+            for scanned in ahead:
+                scanned.directory.close()
         listing = self._segments.finish()
         damage = self._parent.cursor.damage if self._parent else None
         if damage is not None:
@@ -162,11 +169,20 @@ class TreeCapture:
             self.find(Finding("parent-damaged", "error", self._subject, message, damage.hint))
         return Captured(listing, self._all_findings(), self._tally, self._wasteful())
 
-    def _proceed(self, directory: Directory, old: Sequence[Segment], taken_over: Pending | None) -> None:
+    def _look(self, scanned: _Scanned) -> None:
+        """Compare a directory with the parent's; have read ahead what is sure to be read."""
+        directory = scanned.directory
+        if self._parent is not None:
+            scanned.old = self._parent.cursor.directory(directory.path)
+        scanned.taken_over = self._take_over(directory, scanned.old)
+        if scanned.taken_over is None:
+            directory.read_ahead(self._sure_to_read(directory, scanned.old))
+
+    def _proceed(self, scanned: _Scanned) -> None:
         try:
-            self._segments.add(self._take(directory, old) if taken_over is None else taken_over)
+            self._segments.add(scanned.taken_over or self._take(scanned.directory, scanned.old))
         finally:
-            directory.close()
+            scanned.directory.close()
         self._segments.write_ready()
         self._report()
 

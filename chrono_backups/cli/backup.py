@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
         if arguments.storage is None:
             replicas = replicate.to_others(context)
     _show(context, manifest, replicas)
-    complete = manifest.status == "complete" and all(replica.error is None for replica in replicas)
+    complete = manifest.status == "complete" and not any(replica.fault for replica in replicas)
     return DONE if complete else PARTIAL
 
 
@@ -75,5 +75,5 @@ def _show(context: Context, manifest: Manifest, replicas: list[replicate.Replica
     for source, reason in manifest.failures.items():
         context.output.warning(f"{manifest.backup_id} is partial: {source} is missing: {reason}")
     for replica in replicas:
-        if replica.error is not None:
-            context.output.warning(f"{manifest.backup_id} has no replica in {replica.storage}: {replica.error}")
+        if replica.fault:
+            context.output.warning(f"{replica.storage} has no complete replica: {replica.fault}")

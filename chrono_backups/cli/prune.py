@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from chrono_backups.cli.arguments import Subparsers, add_storage_option, add_verb
 from chrono_backups.cli.context import Context
-from chrono_backups.cli.exit_codes import DONE
+from chrono_backups.cli.exit_codes import DONE, PARTIAL
 from chrono_backups.cli.terminal import quantities
 from chrono_backups.cli.terminal.tables import facts
-from chrono_backups.maintenance.prune import plan_prune, prune
+from chrono_backups.maintenance.prune import PackUse, PrunePlan, PruneReport, plan_prune, prune
 
 DESCRIPTION = """\
 Free the space of forgotten backups. What nothing refers to is condemned first, and deleted by a later prune, once
@@ -42,25 +41,50 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     with context.repository(arguments.storage) as repository, context.progress() as listener:
         plan = plan_prune(repository, grace=grace, now=context.clock.now(), listener=listener)
         if not context.output.json and (arguments.dry_run or not context.output.quiet):
-            context.output.lines(_lines(plan.to_json()))
+            context.output.lines(_plan(plan) or ["there is nothing to prune"])
         report = None if arguments.dry_run else prune(repository, plan, listener)
-    document: dict[str, Any] = {"dry_run": arguments.dry_run, "plan": plan.to_json()}
-    if report is not None:
-        document["report"] = report.to_json()
-    context.output.report(document, _lines({} if report is None else report.to_json()))
-    return DONE
+    document = {"dry_run": arguments.dry_run, "plan": plan.to_json()}
+    if report is None:
+        context.output.report(document, [])
+        context.output.message("Nothing was changed.")
+        return DONE
+    context.output.report({**document, "report": report.to_json()}, _done(report))
+    if report.locked:
+        context.output.warning(f"the storage refused to delete {quantities.count(len(report.locked), 'object')}")
+    return PARTIAL if any(finding.severity == "error" for finding in report.findings) else DONE
 
 
-def _lines(values: Mapping[str, Any]) -> list[str]:
-    """Counts as they are, bytes as sizes, lists by their length."""
-    return facts((name.replace("_", " "), _shown(name, value)) for name, value in values.items())
+def _plan(plan: PrunePlan) -> list[str]:
+    sweep = f"{quantities.moment(plan.next_sweep)} UTC" if plan.next_sweep else ""
+    records = [(len(plan.backups), "forgotten backup"), (len(plan.snapshots), "snapshot"), (len(plan.leases), "lease")]
+    return facts(
+        [
+            ("to remove", ", ".join(quantities.count(number, what) for number, what in records if number)),
+            ("to delete", _packs(plan.sweep, "condemned long enough ago")),
+            ("to condemn", _packs(plan.condemn, "nothing needs them")),
+            ("to copy", _packs(plan.repack, "less than half of each is needed")),
+            ("to spare", _packs(plan.spare, "condemned, and needed again")),
+            ("waiting", _packs(plan.waiting, f"condemned, deleted from {sweep} on" if sweep else "condemned")),
+            ("held up by", ", ".join(plan.blocked_by)),
+        ]
+    )
 
 
-def _shown(name: str, value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return f"{len(value):,}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if "bytes" in name:
-        return quantities.size(value)
-    return quantities.duration(value) if "seconds" in name else f"{value:,}"
+def _packs(packs: Sequence[PackUse], why: str) -> str:
+    if not packs:
+        return ""
+    return f"{quantities.count(len(packs), 'pack')}, {quantities.size(sum(one.size for one in packs))}: {why}"
+
+
+def _done(report: PruneReport) -> list[str]:
+    freed = f"{quantities.size(report.bytes_freed)}, {quantities.count(report.packs_deleted, 'pack')}"
+    condemned = f"{quantities.count(report.packs_condemned, 'pack')}, {quantities.size(report.bytes_condemned)}"
+    copied = f"{quantities.count(report.packs_repacked, 'pack')}, {quantities.size(report.bytes_repacked)}"
+    return facts(
+        [
+            ("freed", f"{freed}, in {quantities.duration(report.seconds)}"),
+            ("removed", quantities.count(report.backups_removed, "backup") if report.backups_removed else ""),
+            ("condemned", condemned if report.packs_condemned else ""),
+            ("copied", copied if report.packs_repacked else ""),
+        ]
+    )

@@ -20,7 +20,7 @@ from chrono_backups.maintenance.replicate import replicate as copy_objects
 DESCRIPTION = """\
 Copy every object that another storage's replica misses. A replica is the whole repository under the same
 id and keys: any one of them restores alone. `backup` does this by itself; this verb repairs a replica
-that failed, or fills a new storage.
+that failed, or fills a new storage, whose place `init --storage NAME` has made.
 """
 
 
@@ -32,9 +32,20 @@ class Replica:
     report: ReplicationReport | None = None
     error: ChronoBackupsError | None = None
 
+    @property
+    def fault(self) -> str:
+        """Why the replica has not all that it should; empty where it has."""
+        if self.report is None:
+            return str(self.error)
+        if self.report.ok:
+            return ""
+        errors = [str(finding) for finding in self.report.findings if finding.severity == "error"]
+        withheld = f"it is without {', '.join(self.report.withheld)}" if self.report.withheld else ""
+        return "; ".join([*filter(None, [withheld]), *errors])
+
     def to_json(self) -> dict[str, Any]:
         if self.report is not None:
-            return {"storage": self.storage, "ok": True, "error": None, **self.report.to_json()}
+            return {"storage": self.storage, "ok": self.report.ok, "error": None, **self.report.to_json()}
         error = {"kind": type(self.error).__name__, "message": str(self.error)}
         return {"storage": self.storage, "ok": False, "error": error}
 
@@ -77,16 +88,16 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
             hint="Enable a second one (BACKUP_LOCAL_MIRROR_PATH, BACKUP_AWS_ENABLED, …).",
         )
     replicas = copy(context, others, arguments.storage)
-    failed = [replica.error for replica in replicas if replica.error is not None]
-    if len(failed) == len(replicas):
-        for error in failed[1:]:
+    errors = [replica.error for replica in replicas if replica.error is not None]
+    if len(errors) == len(replicas):
+        for error in errors[1:]:
             context.output.warning(str(error))
-        raise failed[0]
+        raise errors[0]
     context.output.report({"replicas": [replica.to_json() for replica in replicas]}, facts(facts_of(replicas)))
-    for replica in replicas:
-        if replica.error is not None:
-            context.output.warning(f"{replica.storage} has no complete replica: {replica.error}")
-    return PARTIAL if failed else DONE
+    faulty = [replica for replica in replicas if replica.fault]
+    for replica in faulty:
+        context.output.warning(f"{replica.storage} has no complete replica: {replica.fault}")
+    return PARTIAL if faulty else DONE
 
 
 def to_others(context: Context) -> list[Replica]:
@@ -101,7 +112,8 @@ def copy(context: Context, names: Sequence[StorageName], origin: StorageName | N
     with context.repository(origin) as repository, context.progress() as listener:
         for name in names:
             try:
-                storage = context.application.storage(name, create=True)
+                # Never made here: a mirror that is not mounted must not be filled on the disk below it.
+                storage = context.application.storage(name)
                 try:
                     report = copy_objects(repository, storage, listener=listener)
                 finally:

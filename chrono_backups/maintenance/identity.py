@@ -72,7 +72,7 @@ def _copy_slots(source: Repository, target: Repository, copier: Copier, findings
         except Damaged as error:
             findings.damage(error)
             continue
-        if key in there and _is_sound(target, key):
+        if key in there and _opens(target, key):
             copier.present += 1
         elif key not in there or copier.replace(key):
             copier.put(key, slot)
@@ -86,9 +86,9 @@ def _copy_slots(source: Repository, target: Repository, copier: Copier, findings
         )
 
 
-def _is_sound(target: Repository, key: str) -> bool:
+def _opens(target: Repository, key: str) -> bool:
+    """Whether the replica's slot is whole, and one of this repository."""
     try:
-        KeySlot.decode(target.storage.get(key), key)
+        return KeySlot.decode(target.storage.get(key), key).header == target.keyring.header
     except (Damaged, ObjectMissing):
         return False
-    return True

@@ -14,6 +14,8 @@ from chrono_backups.repository.reader import ChunkReader
 from chrono_backups.repository.records import Snapshot
 
 T = TypeVar("T")
+_AWAY = 3
+"""So many objects in a row that can't be had are not bad sectors: the storage is away."""
 
 
 @dataclass
@@ -70,7 +72,7 @@ def place_key(index: MarkedIndex, chunk_id: bytes) -> tuple[bytes, int]:
     return (b"", 0) if place is None else (place.pack.digest, place.offset)
 
 
-def _segments(content: bytes | bytearray | memoryview) -> list[Segment] | Damaged:
+def _segments(content: bytes | memoryview) -> list[Segment] | Damaged:
     try:
         return list(segments(memoryview(content)))
     except Damaged as error:
@@ -79,25 +81,41 @@ def _segments(content: bytes | bytearray | memoryview) -> list[Segment] | Damage
 
 def read_chunks(
     reader: ChunkReader, wanted: Sequence[T], chunk_id: Callable[[T], bytes]
-) -> Iterator[tuple[T, bytes | bytearray | memoryview | Damaged]]:
-    """The contents of chunks in the order asked for, or what is wrong with each. One refused object is not the end."""
+) -> Iterator[tuple[T, bytes | memoryview | Damaged]]:
+    """The contents of chunks in the order asked for, or what is wrong with each.
+
+    An object that the storage refuses, or does not give out, is not the end; several in a row are.
+    """
     done = 0
     try:
         for content in reader.stream(chunk_id(one) for one in wanted):
             done += 1
             yield wanted[done - 1], content
-    except StorageDenied:
+    except (StorageDenied, StorageUnavailable):
+        in_a_row = 0
         for one in wanted[done:]:
-            yield one, _read_one(reader, chunk_id(one))
+            alone = _read_one(reader, chunk_id(one))
+            in_a_row = in_a_row + 1 if isinstance(alone, Damaged) else 0
+            if in_a_row >= _AWAY and isinstance(alone, Damaged):
+                raise_unavailable(alone)
+            yield one, alone
 
 
-def _read_one(reader: ChunkReader, chunk_id: bytes) -> bytes | bytearray | memoryview | Damaged:
+def _read_one(reader: ChunkReader, chunk_id: bytes) -> bytes | memoryview | Damaged:
     try:
         return reader.read(chunk_id)
     except Damaged as error:
         return error
     except (StorageDenied, StorageUnavailable) as error:
-        return Damaged(f"{error.key} can't be read: {error}", key=error.key)
+        damage = Damaged(f"{error.key} can't be read: {error}", key=error.key)
+        damage.__cause__ = error
+        return damage
+
+
+def raise_unavailable(damage: Damaged) -> None:
+    """Raise the storage's own error where that is why something could not be read: it is no damage."""
+    if isinstance(damage.__cause__, StorageUnavailable):
+        raise damage.__cause__
 
 
 def row_chunks(segment: Segment) -> Iterator[bytes]:
@@ -107,6 +125,6 @@ def row_chunks(segment: Segment) -> Iterator[bytes]:
             yield from (extent.chunk_id for extent in segment.extents(position) if extent.chunk_id is not None)
 
 
-def chunks_of_rows(content: bytes | bytearray | memoryview) -> list[bytes]:
+def chunks_of_rows(content: bytes | memoryview) -> list[bytes]:
     """The chunks that extent rows name. Raises ``Damaged``."""
     return [extent.chunk_id for extent in decode_extents(content) if extent.chunk_id is not None]

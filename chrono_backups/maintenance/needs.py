@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from chrono_backups.errors import Damaged
-from chrono_backups.maintenance.listings import Listings, chunks_of_rows, read_chunks, row_chunks
+from chrono_backups.maintenance.listings import Listings, chunks_of_rows, raise_unavailable, read_chunks, row_chunks
 from chrono_backups.maintenance.marks import MarkedIndex
 from chrono_backups.repository.reader import ChunkReader
 from chrono_backups.repository.records import Snapshot
@@ -66,6 +66,7 @@ def _walk(
     try:
         for number, content in listings.read(reader, index):
             if isinstance(content, Damaged):
+                raise_unavailable(content)
                 unreadable(number)
                 continue
             for segment in content:
@@ -76,6 +77,7 @@ def _walk(
         for chunk_id, stored in read_chunks(reader, list(rows), lambda one: one):
             for number in rows[chunk_id]:
                 if isinstance(stored, Damaged):
+                    raise_unavailable(stored)
                     unreadable(number)
                     continue
                 for content_id in chunks_of_rows(stored):

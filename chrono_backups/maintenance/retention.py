@@ -213,7 +213,11 @@ class _Judgement:
         stood_for = [rule.period for rule in self._rules if self._within(rule, backup)]
         if stood_for:
             found.append(f"a newer {backup.type} one stands for its {_listed(stood_for)}")
-        passed = [f"{rule.period} ({rule.reach})" for rule in self._rules if not self._within(rule, backup)]
+        passed = [
+            f"{rule.period} ({rule.reach})"
+            for rule in self._rules
+            if rule.since is not None and not self._within(rule, backup)
+        ]
         if passed:
             found.append(f"too old to be kept as the newest of its {_listed(passed, 'or')}")
         return tuple(found)

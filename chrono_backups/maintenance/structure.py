@@ -89,10 +89,25 @@ class Structure:
             if name not in forgotten:
                 needed.update((summary.snapshot_id, name) for summary in manifest.snapshots)
         others = self._repository.names("snapshot") if self.backup_id is None else []
+        self._check_claimed(others, {*names, *forgotten})
         every = list(dict.fromkeys((*needed, *others)))
         for done, name in enumerate(every, 1):
             self._progress("snapshots", done, len(every))
             self._snapshot(name, needed.get(name))
+
+    def _check_claimed(self, snapshots: Iterable[str], known: set[str]) -> None:
+        """Name snapshots of which no manifest speaks: of killed runs, or what is left of a lost manifest."""
+        unclaimed = [name for name in snapshots if _backup_of(name) not in known]
+        if not unclaimed:
+            return
+        # Looked up in this order: a backup lets its lease go when its manifest is there.
+        known |= {lease.partition(".")[0] for lease in self._repository.leases.names()}
+        known |= set(self._repository.names("manifest"))
+        for name in unclaimed:
+            if _backup_of(name) not in known:
+                message = f"no manifest names it: {_backup_of(name)} was not finished, or its manifest is lost"
+                hint = "`prune` removes it. If the backup was once listed, copy its manifest from a replica."
+                self._findings.add("unclaimed", object_key("snapshot", name), message, hint, "warning")
 
     def _chosen(self) -> str:
         assert self.backup_id is not None
@@ -253,3 +268,7 @@ class Structure:
             if not ordered or firsts != [bound[0] for bound in bounds]:
                 key = object_key("snapshot", holder.snapshot_id)
                 self._findings.add("malformed", key, f"its listing is not in order; it spoils {holder.backup_id}")
+
+
+def _backup_of(snapshot_id: str) -> str:
+    return snapshot_id.rsplit("-", 2)[0]

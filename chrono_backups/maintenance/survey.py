@@ -12,7 +12,7 @@ from chrono_backups.events import Listener, Progress
 from chrono_backups.identifiers import parse_backup_id
 from chrono_backups.maintenance.exclusion import CLOCKS_DIFFER, has_run_out, purpose_of
 from chrono_backups.maintenance.inspection import Findings, Inspector, digest_of
-from chrono_backups.maintenance.listings import Listings, chunks_of_rows, read_chunks, row_chunks
+from chrono_backups.maintenance.listings import Listings, chunks_of_rows, raise_unavailable, read_chunks, row_chunks
 from chrono_backups.maintenance.marks import NEEDED, MarkedIndex, Place
 from chrono_backups.repository.format import object_key, prefix
 from chrono_backups.repository.index import IndexTable
@@ -68,6 +68,8 @@ class Survey:
     """Digest → size of every pack in the storage."""
     live: Counter[bytes] = field(default_factory=Counter)
     """Digest → bytes of chosen chunks."""
+    filled: Counter[bytes] = field(default_factory=Counter)
+    """Digest → bytes of all chunks: the pack's size less its header and directory."""
 
     def whole(self, place: Place) -> bool:
         """Whether the place's pack is stored in its size."""
@@ -171,6 +173,7 @@ def _mark(reader: ChunkReader, listings: Listings, found: Survey, findings: Find
     for done, (_, content) in enumerate(listings.read(reader, found.index), 1):
         listener(Progress("prune", "listings", 0, done, None, len(listings.chunk_ids)))
         if isinstance(content, Damaged):
+            raise_unavailable(content)
             findings.damage(content)
             continue
         for segment in content:
@@ -181,6 +184,7 @@ def _mark(reader: ChunkReader, listings: Listings, found: Survey, findings: Find
         marker.mark(chunk_id, NEEDED | LISTING)
     for _, stored in read_chunks(reader, sorted(rows), lambda one: one):
         if isinstance(stored, Damaged):
+            raise_unavailable(stored)
             findings.damage(stored)
             continue
         for chunk_id in chunks_of_rows(stored):
@@ -202,14 +206,19 @@ class _Marker:
 def _choose(found: Survey) -> None:
     """Of several places of a needed chunk choose one: in a pack that is not condemned, and the fullest."""
     condemned = {pack for one in found.condemned for pack in one.packs}
-    filled: Counter[bytes] = Counter()
+    needed: Counter[bytes] = Counter()
     for table, row in found.index.marked(NEEDED):
-        filled[table.packs[table.pack[row]].digest] += table.sealed[row]
+        needed[table.packs[table.pack[row]].digest] += table.sealed[row]
+    for table in found.index.tables:
+        filled: Counter[int] = Counter()
+        for number, sealed in zip(table.pack, table.sealed, strict=True):
+            filled[number] += sealed
+        found.filled.update({table.packs[number].digest: size for number, size in filled.items()})
 
     def rank(place: Place) -> tuple[bool, float, bytes]:
         table, row = place
         pack = table.packs[table.pack[row]]
-        return pack.digest in condemned, -filled[pack.digest] / pack.size, pack.digest
+        return pack.digest in condemned, -needed[pack.digest] / pack.size, pack.digest
 
     for place in found.index.marked(NEEDED):
         table, row = place

@@ -155,15 +155,17 @@ class _Verification:
         start = f"{KEYS_FOLDER}/"
         found = set()
         for info in self._repository.storage.list(start):
+            found.add(info.key)
             try:
-                found.add(KeySlot.decode(self.inspector.get(info.key), info.key).key_id)
+                slot = KeySlot.decode(self.inspector.get(info.key), info.key)
+                if slot.header != self._repository.keyring.header:
+                    raise Damaged(f"{info.key} is a slot of another repository", key=info.key)
             except ObjectMissing:
-                continue
+                found.discard(info.key)
             except Damaged as error:
                 self._findings.damage(error)
-                found.add(info.key.removeprefix(start))
         current = self._repository.keyring.current
-        if current is not None and current not in found:
+        if current is not None and start + current not in found:
             hint = "Nothing opens the repository with this key any more: have a replica at hand, or other keys."
             self._findings.add("missing", start + current, "the slot of the key in use is missing", hint)
 

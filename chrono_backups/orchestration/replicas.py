@@ -1,5 +1,6 @@
 """Whole copies of a day's backups on each other enabled storage: one asset, days × storages."""
 
+from contextlib import closing
 from datetime import date, timedelta
 from functools import reduce
 from operator import or_
@@ -12,7 +13,7 @@ from chrono_backups.identifiers import BACKUP_TYPES, BackupType, StorageName
 from chrono_backups.maintenance.replicate import replicate
 from chrono_backups.orchestration.days import backup_days, backups_of, checked_day
 from chrono_backups.orchestration.failures import explained
-from chrono_backups.orchestration.metadata import Metadata, in_words, plain_metadata, table
+from chrono_backups.orchestration.metadata import Metadata, findings_table, plain_metadata, table
 from chrono_backups.orchestration.names import REPLICA, backup_asset_key
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
@@ -99,16 +100,24 @@ def _replicate(
         manifests = backups_of(repository, day, application.settings.timezone)
         if not manifests:
             return {"backups": dg.MetadataValue.int(0), "note": dg.MetadataValue.text(f"{day} has no backups")}
-        report = replicate(
-            repository,
-            application.storage(storage, create=True),
-            backup_ids=[one.backup_id for one in manifests],
-            listener=RunLog(context.log),
-        )
-    rows = [(one.backup_id, one.status, in_words(one.statistics.bytes_total)) for one in manifests]
-    return {
+        with closing(application.storage(storage, create=True)) as destination:
+            names = [one.backup_id for one in manifests]
+            report = replicate(repository, destination, backup_ids=names, listener=RunLog(context.log))
+    rows = [
+        (one.backup_id, one.status, "**withheld**" if one.backup_id in report.withheld else "whole")
+        for one in manifests
+    ]
+    metadata: Metadata = {
         "backups": dg.MetadataValue.int(len(manifests)),
         "storage": dg.MetadataValue.text(storage),
-        "replicated": dg.MetadataValue.md(table(("backup", "status", "content#"), rows)),
+        "replicas": dg.MetadataValue.md(table(("backup", "status", "replica"), rows)),
         **plain_metadata(report.to_json()),
     }
+    if report.findings:
+        metadata["findings"] = dg.MetadataValue.md(findings_table(report.findings))
+    if not report.ok:
+        held_back = ", ".join(report.withheld) or "nothing"
+        raise dg.Failure(
+            f"{storage} has no whole replica of {day}; withheld: {held_back}", metadata=metadata, allow_retries=False
+        )
+    return metadata

@@ -14,11 +14,12 @@ from chrono_backups.maintenance.retention import Verdict
 from chrono_backups.orchestration.days import day_of
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.launch import RetentionLaunch
-from chrono_backups.orchestration.metadata import plain_metadata, table
+from chrono_backups.orchestration.metadata import findings_table, plain_metadata, table
 from chrono_backups.orchestration.names import KIND_TAG, backup_asset_key
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
 from chrono_backups.orchestration.runs import POOL, apply_limits
+from chrono_backups.repository.records import from_text, to_text
 from chrono_backups.settings import Settings
 
 Json = dict[str, Any]
@@ -86,29 +87,27 @@ def _note(context: dg.OpExecutionContext, verdict: Verdict, settings: Settings) 
 def plan_prune(context: dg.OpExecutionContext, planned: Json, backups: BackupsResource) -> Json:
     """Find what nothing refers to, and show what freeing it would do. Changes nothing."""
     with explained(context), backups.opened() as (application, repository):
-        found = pruning.plan_prune(
-            repository,
-            grace=_grace(application.settings),
-            now=repository.clock.now(),
-            listener=RunLog(context.log),
-        )
+        grace, now = _grace(application.settings), repository.clock.now()
+        found = pruning.plan_prune(repository, grace=grace, now=now, listener=RunLog(context.log))
     context.add_output_metadata({**plain_metadata(found.to_json()), "dry_run": planned["dry_run"]})
-    return planned
+    return {**planned, "planned_at": to_text(now)}
 
 
 @dg.op(pool=POOL)
 def prune(context: dg.OpExecutionContext, planned: Json, backups: BackupsResource) -> None:
-    """Free the space of what nothing refers to; nothing in a dry run. Plans anew: others may have written since."""
+    """Free the space of what nothing refers to, as of the moment of the plan; nothing in a dry run."""
     if planned["dry_run"]:
         context.log.info("Dry run: nothing is freed.")
         return
     with explained(context), backups.opened() as (application, repository):
         listener = RunLog(context.log)
-        fresh = pruning.plan_prune(
-            repository, grace=_grace(application.settings), now=repository.clock.now(), listener=listener
-        )
-        report = pruning.prune(repository, fresh, listener)
-    context.add_output_metadata(plain_metadata(report.to_json()))
+        grace, moment = _grace(application.settings), from_text(planned["planned_at"])
+        plan = pruning.plan_prune(repository, grace=grace, now=moment, listener=listener)
+        report = pruning.prune(repository, plan, listener)
+    metadata = plain_metadata(report.to_json())
+    if report.findings:
+        metadata["findings"] = dg.MetadataValue.md(findings_table(report.findings))
+    context.add_output_metadata(metadata)
 
 
 @dg.config_mapping

@@ -45,6 +45,10 @@ class Attributes:
         picked = [[column[position] for position in positions] for column in columns]
         return Attributes.build([self.names[position] for position in positions], picked)
 
+    def inode_bytes(self, positions: Sequence[int]) -> bytes:
+        """The inode numbers of those entries, 8 bytes each."""
+        return array("Q", [self.inode[position] for position in positions]).tobytes()
+
     def encode(self) -> bytes:
         """The columns one after another: mode u32, uid u32, gid u32, size u64, mtime i64, ctime i64, inode u64."""
         columns = (self.mode, self.uid, self.gid, self.size, self.mtime, self.ctime, self.inode)

@@ -7,7 +7,7 @@ names its snapshots. Both are written once, sealed, and never changed. Times are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -49,6 +49,11 @@ class Statistics:
     """Content bytes of chunks that the repository did not hold yet."""
     bytes_stored: int = 0
     """Bytes that those chunks take in packs: compressed, encrypted."""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, int]) -> Statistics:
+        """Of the fields that this program knows; later ones may have more."""
+        return cls(**{one.name: data[one.name] for one in fields(cls)})
 
     def __add__(self, other: Statistics) -> Statistics:
         return Statistics(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
@@ -114,7 +119,7 @@ class Snapshot:
                 parent=data["parent"],
                 started_at=from_text(data["started_at"]),
                 finished_at=from_text(data["finished_at"]),
-                statistics=Statistics(**data["statistics"]),
+                statistics=Statistics.from_json(data["statistics"]),
                 facts=data["facts"],
                 findings=tuple(Finding.from_json(finding) for finding in data["findings"]),
                 listing=tuple(
@@ -170,8 +175,17 @@ class SnapshotSummary:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SnapshotSummary:
-        times = {name: from_text(data[name]) for name in ("started_at", "finished_at")}
-        return cls(**{**data, **times, "statistics": Statistics(**data["statistics"])})
+        return cls(
+            source=data["source"],
+            snapshot_id=data["snapshot_id"],
+            effective=data["effective"],
+            reason=data["reason"],
+            started_at=from_text(data["started_at"]),
+            finished_at=from_text(data["finished_at"]),
+            statistics=Statistics.from_json(data["statistics"]),
+            facts=data["facts"],
+            findings=data["findings"],
+        )
 
 
 @dataclass(frozen=True)

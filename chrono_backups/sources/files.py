@@ -256,10 +256,11 @@ class _FilesDirectory:
         # Five system calls a file, and little else: this is what a tree of tiny files takes its time for.
         columns = self.attributes
         handle = self._open(position)
+        done = -1
+        finding = None
         try:
             done = os.readv(handle, (view,))
             found = os.fstat(handle)
-            finding = None
             if (
                 found.st_ctime_ns != columns.ctime[position]
                 or done != columns.size[position]
@@ -270,7 +271,7 @@ class _FilesDirectory:
             names = os.listxattr(handle)
             return done, Description(None, None, _xattrs(handle, names)) if names else PLAIN, finding
         except OSError as error:
-            if error.errno == errno.ENOTSUP:
+            if error.errno == errno.ENOTSUP and done >= 0:  # a file system without extended attributes
                 return done, PLAIN, finding
             raise Unreadable(_finding("file-unreadable", self.where(position), error)) from error
         finally:

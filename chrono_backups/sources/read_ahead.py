@@ -14,6 +14,7 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from mmap import mmap
 from pathlib import Path
 
@@ -21,9 +22,8 @@ from chrono_backups.pipeline.attributes import Attributes
 from chrono_backups.sources import read_process
 
 _PLACES = 12
-_PLACE_SIZE = 1024 * 1024
-_FILES_MOST = 2048
-"""Files in one request: all replies under way fit in a pipe, so neither side ever waits for the other to read."""
+_CONTENT = 1024 * 1024
+_PLACE_SIZE = read_process.CONTROL + _CONTENT
 _START_AFTER = 10_000
 _TINY = 8 * 1024
 """Mean size up to which reading ahead is worth the copy."""
@@ -36,18 +36,17 @@ class Batch:
         self._owner = owner
         self.place = place
         self._sizes = sizes
-        self._found: array[int] | None = None
+        self._found: memoryview[int] | None = None
         self._at = 0
         self._next = 0
 
-    @property
-    def files(self) -> int:
-        """How many files it has."""
-        return len(self._sizes)
+    def answered(self) -> None:
+        """The reply is there."""
+        self._found = self._owner.memory[self.place : self.place + 4 * len(self._sizes)].cast("i")
 
-    def answer(self, found: array[int]) -> None:
-        """Take the reply: a size a file, -1 where it was not read."""
-        self._found = found
+    def failed(self) -> None:
+        """There will be no reply."""
+        self._found = memoryview(array("i", [-1]) * len(self._sizes))
 
     def take(self, view: memoryview) -> int:
         """The next file's content into the start of ``view``; its size, or -1 where it was not read."""
@@ -59,7 +58,7 @@ class Batch:
         self._at += self._sizes[number]
         size = self._found[number]
         if size > 0:
-            start += self.place
+            start += self.place + read_process.CONTROL
             view[:size] = self._owner.memory[start : start + size]
         return size
 
@@ -74,6 +73,7 @@ class ReadAhead:
         self._broken = False
         self._free = list(range(_PLACES))
         self._waiting: deque[Batch] = deque()
+        self._ours = ExitStack()
         self.memory = memoryview(b"")
 
     def request(self, path: bytes, attributes: Attributes, positions: Sequence[int]) -> Batch | None:
@@ -83,70 +83,74 @@ class ReadAhead:
         self._bytes += sum(sizes)
         if not sizes or self._broken or self._files < _START_AFTER or self._bytes > self._files * _TINY:
             return None
-        if not self._free or len(sizes) > _FILES_MOST or sum(sizes) >= _PLACE_SIZE:
+        if not self._free or sum(sizes) >= _CONTENT:
             return None
-        if self._process is None:
-            self._start()
-        batch = Batch(self, self._free.pop() * _PLACE_SIZE, sizes)
         names = b"\0".join([attributes.names[position] for position in positions])
-        message = b"".join(
+        body = b"".join(
             (
-                read_process.REQUEST.pack(len(path), len(names), len(sizes), batch.place),
                 path,
                 names,
                 array("q", [attributes.ctime[position] for position in positions]).tobytes(),
-                array("Q", sizes).tobytes(),
-                array("Q", [attributes.inode[position] for position in positions]).tobytes(),
+                array("q", sizes).tobytes(),
+                attributes.inode_bytes(positions),
             )
         )
+        if len(body) > read_process.CONTROL or not self._running():
+            return None
+        batch = Batch(self, self._free.pop() * _PLACE_SIZE, sizes)
+        self.memory[batch.place : batch.place + len(body)] = body
         self._waiting.append(batch)
         try:
-            view = memoryview(message)
-            while view:
-                view = view[os.write(self._requests, view) :]
+            os.write(self._requests, read_process.REQUEST.pack(batch.place, len(path), len(names), len(sizes)))
         except OSError:
             self._broken = True
         return batch
 
+    def _running(self) -> bool:
+        """Whether the helper runs; starts it. Where it can't be started, it is not tried again."""
+        if self._process is None:
+            try:
+                self._start()
+            except (OSError, ValueError):
+                self._broken = True
+        return not self._broken
+
     def _start(self) -> None:
-        shared = os.memfd_create("chrono-backups-read-ahead")
-        os.ftruncate(shared, _PLACES * _PLACE_SIZE)
-        self.memory = memoryview(mmap(shared, _PLACES * _PLACE_SIZE))
-        theirs, self._requests = os.pipe()
-        self._replies, answers = os.pipe()
-        script = str(Path(read_process.__file__))
-        self._process = subprocess.Popen(  # noqa: S603 - our own script
-            [sys.executable, "-I", "-S", script, str(theirs), str(answers), str(shared)],
-            pass_fds=(theirs, answers, shared),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,  # whatever befalls it, the files are read here
-            start_new_session=True,  # Ctrl-C is for us; the helper ends when its pipe does
-        )
-        for handle in (theirs, answers, shared):
-            os.close(handle)
+        with ExitStack() as opened:
+            shared = os.memfd_create("chrono-backups-read-ahead")
+            opened.callback(os.close, shared)
+            os.ftruncate(shared, _PLACES * _PLACE_SIZE)
+            memory = memoryview(mmap(shared, _PLACES * _PLACE_SIZE))
+            theirs, requests = os.pipe()
+            opened.callback(os.close, theirs)
+            ours = ExitStack()
+            opened.push(ours)
+            ours.callback(os.close, requests)
+            replies, answers = os.pipe()
+            opened.callback(os.close, answers)
+            ours.callback(os.close, replies)
+            script = str(Path(read_process.__file__))
+            self._process = subprocess.Popen(  # noqa: S603 - our own script
+                [sys.executable, "-I", "-S", script, str(theirs), str(answers), str(shared)],
+                pass_fds=(theirs, answers, shared),
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # whatever befalls it, the files are read here
+                start_new_session=True,  # Ctrl-C is for us; the helper ends when its pipe does
+            )
+            self.memory, self._requests, self._replies = memory, requests, replies
+            self._ours = ours.pop_all()
 
     def await_reply(self, batch: Batch) -> None:
         """Take replies until that batch has its own. Where the helper is gone, nothing was read."""
         while self._waiting:
             first = self._waiting.popleft()
-            size = 4 * first.files
-            reply = b"" if self._broken else self._exactly(size)
-            if len(reply) != size:
-                self._broken = True
-                reply = b"\xff" * size
-            first.answer(array("i", reply))
+            self._broken = self._broken or os.read(self._replies, 1) != b"."
+            if self._broken:
+                first.failed()
+            else:
+                first.answered()
             if first is batch:
                 return
-
-    def _exactly(self, size: int) -> bytes:
-        parts = []
-        while size:
-            part = os.read(self._replies, size)
-            if not part:
-                break
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
 
     def release(self, batch: Batch) -> None:
         """The batch's place is free for another."""
@@ -156,9 +160,8 @@ class ReadAhead:
 
     def close(self) -> None:
         """End the helper process."""
+        self._ours.close()
         if self._process is not None:
-            os.close(self._requests)
-            os.close(self._replies)
             try:
                 self._process.wait(1)
             except subprocess.TimeoutExpired:

@@ -49,8 +49,10 @@ class Reporter:
             self._line_shown = False
             self._drawn_at = float("-inf")
 
-    def finish(self) -> None:
-        """End the phase under way and say how many findings were left out."""
+    def finish(self, *, whole: bool = True) -> None:
+        """End the phase under way, ``whole`` or not, and say how many findings were left out."""
+        if not whole:
+            self._phase = None
         self._end_phase()
         for code, count in self._findings.items():
             if count > FINDINGS_SHOWN:
@@ -183,10 +185,12 @@ def reported(output: Output, clock: Clock) -> Iterator[Listener]:
     terminal, width = _terminal()
     reporter = Reporter(output, clock, terminal=terminal, width=width)
     output.before_message = reporter.clear
+    whole = False
     try:
         yield reporter
+        whole = True
     finally:
-        reporter.finish()
+        reporter.finish(whole=whole)
         output.before_message = _nothing
 
 
