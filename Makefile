@@ -31,7 +31,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@touch $(READY)
 
 test: lint  ## Lint, then every test (ARGS="-k name -x" goes to pytest)
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(READY)  ## Style, types and the import rules
 	$(BIN)/ruff check .
@@ -55,7 +55,8 @@ ui: $(READY)  ## Serve the Dagster UI for the settings in .env (PORT=3000)
 bench: $(READY)  ## Measure against restic, borg and tar | zstd (ARGS="--scale 0.1 --rounds 1")
 	$(BIN)/python -m benchmarks files $(ARGS)
 
-screenshots: $(READY)  ## Make the pictures of the UI in docs/images
+screenshots: $(READY)  ## Make the pictures of the UI in docs/images (needs chromium and chromium-driver)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "selenium>=4.20,<5"
 	$(BIN)/python scripts/screenshots.py $(ARGS)
 
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \

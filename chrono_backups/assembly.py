@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _WORKERS_MOST = 4
+_LOCAL_ATTEMPTS = 2
+"""A disk that is not mounted does not appear while one waits; a network share may answer the second time."""
+_REMOTE_ATTEMPTS = 8
 
 
 class Application:
@@ -64,7 +67,8 @@ class Application:
         storage: Storage = self._driver(name, create=create)
         if self._bandwidth is not None:
             storage = ThrottledStorage(storage, self._bandwidth)
-        return MeteredStorage(RetryingStorage(storage, clock=self.clock), clock=self.clock)
+        attempts = _LOCAL_ATTEMPTS if name in {"local", "local_mirror"} else _REMOTE_ATTEMPTS
+        return MeteredStorage(RetryingStorage(storage, attempts=attempts, clock=self.clock), clock=self.clock)
 
     def _driver(self, name: StorageName, *, create: bool) -> Storage:
         local = self.settings.local
@@ -163,7 +167,13 @@ class Application:
         """How content is compressed, with as much at once as the memory limit allows."""
         compression = self.settings.compression
         workers = min(_WORKERS_MOST, max(2, os.cpu_count() or 2))
-        options = PipelineOptions(compression.type, compression.level, workers=workers, slots=workers + 3)
+        options = PipelineOptions(
+            compression.type,
+            compression.level,
+            workers=workers,
+            slots=workers + 3,
+            read_back=self.settings.verify_integrity,
+        )
         memory = self.settings.limits.memory
         return options if memory is None else options.within(memory)
 

@@ -33,7 +33,7 @@ _TYPES = {
 
 
 def compare(a: Path, b: Path) -> list[str]:
-    """Every difference between trees `a` and `b`, one line each, in the order of the names; empty when they agree."""
+    """Every difference between `a` and `b`, trees or single files, one line each in the order of the names."""
     left, right = _Tree(a), _Tree(b)
     out: list[str] = []
     for name in sorted(left.entries.keys() | right.entries.keys()):
@@ -66,14 +66,14 @@ class _Tree:
         self.root = os.fspath(root)
         self.entries: dict[str, os.stat_result] = {".": os.lstat(self.root)}
         inodes: dict[tuple[int, int], list[str]] = defaultdict(list)
-        for name, entry in self._walk(self.root, ""):
+        for name, entry in self._walk(self.root, "") if stat.S_ISDIR(self.entries["."].st_mode) else ():
             self.entries[name] = entry
             if entry.st_nlink > 1 and not stat.S_ISDIR(entry.st_mode):
                 inodes[entry.st_dev, entry.st_ino].append(name)
         self.links = {name: tuple(sorted(names)) for names in inodes.values() if len(names) > 1 for name in names}
 
     def path(self, name: str) -> str:
-        return os.path.join(self.root, name)
+        return os.path.join(self.root, name) if name != "." else self.root
 
     def _walk(self, directory: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
         pending = [(directory, prefix)]

@@ -128,7 +128,9 @@ class TreeCapture:
         *,
         subject: str,
         listener: Listener,
+        expected: Statistics | None = None,
     ) -> None:
+        """``expected``: those of the parent, by which progress is told."""
         self._writer = writer
         self._reader = reader
         self._hash = keys.content_hash
@@ -139,6 +141,9 @@ class TreeCapture:
         self._findings: list[Finding] = []
         self._more_findings = 0
         self._tally = Tally()
+        self._expected = expected
+        self._read_before = 0
+        """Bytes read for directories that are in ``bytes_total`` already."""
         self._recent: dict[bytes, InBundle] = {}
         self._links: dict[tuple[int, int], tuple[bytes, EntryContent, bytes, Extra | None]] = {}
         self._present: dict[bytes, bool] = {}
@@ -183,6 +188,7 @@ class TreeCapture:
             self._segments.add(scanned.taken_over or self._take(scanned.directory, scanned.old))
         finally:
             scanned.directory.close()
+        self._read_before = self._tally.bytes_read
         self._segments.write_ready()
         self._report()
 
@@ -211,8 +217,10 @@ class TreeCapture:
         return tuple(self._findings)
 
     def _report(self) -> None:
-        tally = self._tally
-        self._listener(Progress("backup", self._subject, tally.bytes_total, tally.files))
+        tally, expected = self._tally, self._expected
+        done = tally.bytes_total + tally.bytes_read - self._read_before
+        total = (max(expected.bytes_total, done), max(expected.files, tally.files)) if expected else (None, None)
+        self._listener(Progress("backup", self._subject, done, tally.files, *total))
 
     def _count(self, modes: Iterable[int], size: int) -> None:
         files = directories = others = 0

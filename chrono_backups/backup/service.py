@@ -81,6 +81,7 @@ def capture(
                 parent,
                 subject=source.name,
                 listener=hear_capture,
+                expected=basis.snapshot.statistics if basis.snapshot else None,
             )
             captured = tree.run(opened)
             writer.flush()
@@ -126,7 +127,7 @@ def _basis(repository: Repository, backup_type: BackupType, source: SourceName) 
     if backup_type in {"incremental", "differential"}:
         asked = cast("Effective", backup_type)
     try:
-        manifests = repository.backups()
+        manifests, _ = repository.readable_backups()
         candidates = [found for one in manifests if (found := one.snapshot(source)) is not None]
         if asked == "differential":
             candidates = [one for one in candidates if one.effective == "full"]

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from chrono_backups.settings import Settings
 
 TRIGGER = "command line"
-SAFETY_TRIGGER = "safety backup"
-"""What the trigger of a backup begins with that was taken before a restore in place."""
 DEBUG = "BACKUP_DEBUG"
 NEW_KEY = "BACKUP_NEW_ENCRYPTION_KEY"
 RUN_VARIABLES = (DEBUG, NEW_KEY)

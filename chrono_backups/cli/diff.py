@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from chrono_backups.cli import chosen_backup
 from chrono_backups.cli.arguments import Subparsers, add_backup_argument, add_storage_option, add_verb
 from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DONE
@@ -42,8 +41,8 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     """Print the differences as they are found; exit code 0 whether there are any or not."""
     output = context.output
     with context.repository(arguments.storage) as repository:
-        older = chosen_backup.find(repository, arguments.older).backup_id
-        newer = chosen_backup.find(repository, arguments.newer).backup_id
+        older = repository.backup(arguments.older).backup_id
+        newer = repository.backup(arguments.newer).backup_id
         differences = diff(repository, older, newer)
         if output.json:
             with output.stream({"older": older, "newer": newer}, "differences") as stream:

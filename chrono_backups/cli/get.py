@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 
-from chrono_backups.cli import chosen_backup
 from chrono_backups.cli.arguments import (
     Subparsers,
     add_backup_argument,
@@ -53,9 +52,7 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Stream it. A file appears under its name only when it is whole."""
     with context.repository(arguments.storage) as repository:
-        backup_id = chosen_backup.find(
-            repository, arguments.id, [arguments.source] if arguments.source else []
-        ).backup_id
+        backup_id = repository.backup(arguments.id, [arguments.source] if arguments.source else []).backup_id
         content = read_file(repository, backup_id, arguments.path, source=arguments.source)
         if arguments.to is None:
             return _to_output(content, backup_id, arguments.path, context)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from chrono_backups.cli import chosen_backup
 from chrono_backups.cli.arguments import (
     Subparsers,
     add_backup_argument,
@@ -51,9 +50,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     """Print the entries as they are read."""
     output = context.output
     with context.repository(arguments.storage) as repository:
-        backup_id = chosen_backup.find(
-            repository, arguments.id, [arguments.source] if arguments.source else []
-        ).backup_id
+        backup_id = repository.backup(arguments.id, [arguments.source] if arguments.source else []).backup_id
         listed = entries(repository, backup_id, arguments.path, source=arguments.source, recursive=arguments.recursive)
         if output.json:
             with output.stream({"backup_id": backup_id}, "entries") as stream:

@@ -7,9 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from chrono_backups.cli import chosen_backup
 from chrono_backups.cli.arguments import Subparsers, add_backup_argument, add_storage_option, add_verb
-from chrono_backups.cli.context import SAFETY_TRIGGER, Context
+from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DAMAGED, DONE, PARTIAL
 from chrono_backups.cli.restore_plan import conclusion, lines
 from chrono_backups.errors import ChronoBackupsError, RestoreError, UsageError
@@ -17,6 +16,7 @@ from chrono_backups.identifiers import SOURCE_NAMES, SOURCES_OF_TYPE, BackupType
 from chrono_backups.recovery.plan import RestorePlan, plan_restore
 from chrono_backups.recovery.restore import RestoreReport
 from chrono_backups.recovery.restore import restore as carry_out
+from chrono_backups.repository.latest import SAFETY_TRIGGER
 
 DESCRIPTION = """\
 Put back what a backup holds: into an empty directory (--to), or over what is there now (--in-place). It needs the
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     with context.repository(arguments.storage) as repository:
         plan = plan_restore(
             repository,
-            chosen_backup.find(repository, arguments.id, arguments.source).backup_id,
+            repository.backup(arguments.id, arguments.source).backup_id,
             target,
             sources=tuple(dict.fromkeys(arguments.source)),
             patterns=tuple(arguments.path),

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from chrono_backups.cli import backup_record, chosen_backup
+from chrono_backups.cli import backup_record
 from chrono_backups.cli.arguments import Subparsers, add_backup_argument, add_storage_option, add_verb
 from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DONE
@@ -40,7 +40,7 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Print it."""
     with context.repository(arguments.storage) as repository:
-        manifest = chosen_backup.find(repository, arguments.id)
+        manifest = repository.backup(arguments.id)
         snapshots = [repository.snapshot(summary.snapshot_id) for summary in manifest.snapshots]
     document = {**backup_record.as_json(manifest), "snapshots": list(map(_as_json, snapshots))}
     context.output.show(document, _lines(manifest, snapshots))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from chrono_backups.cli import chosen_backup
 from chrono_backups.cli.arguments import Subparsers, add_storage_option, add_verb
 from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DAMAGED, DONE
@@ -43,7 +42,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     """Check, and list what is wrong."""
     with context.repository(arguments.storage) as repository:
         # A damaged manifest is for the report, so an id is not looked up here.
-        backup_id = chosen_backup.find(repository, "latest").backup_id if arguments.id == "latest" else arguments.id
+        backup_id = repository.backup("latest").backup_id if arguments.id == "latest" else arguments.id
         with context.progress() as listener:
             report = verify_repository(
                 repository, backup_id=backup_id, full=arguments.full, listener=_progress_only(listener)

@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 
 from chrono_backups.errors import Damaged, ObjectExists, ObjectMissing, StorageDenied
-from chrono_backups.maintenance.inspection import Findings, Inspector
+from chrono_backups.maintenance.inspection import Findings, Inspector, digest_of
 from chrono_backups.pipeline.encryption import Kind
 from chrono_backups.pipeline.packing import pack_digest
 from chrono_backups.repository.format import object_key, open_object, prefix
@@ -36,7 +36,11 @@ class Copier:
     def sizes(self, repository: Repository, kind: Kind) -> dict[str, int]:
         """Name → size of all objects of that kind."""
         start = prefix(kind)
-        return {info.key.removeprefix(start): info.size for info in repository.storage.list(start)}
+        return {
+            info.key.removeprefix(start): info.size
+            for info in repository.storage.list(start)
+            if kind != "pack" or digest_of(info.key) is not None
+        }
 
     def read(self, kind: Kind, name: str) -> bytes | bytearray:
         """A sound object of the source. Raises ``Damaged``, ``ObjectMissing``."""

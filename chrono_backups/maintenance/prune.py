@@ -172,7 +172,7 @@ def _plan(found: Survey, grace: timedelta) -> PrunePlan:
         planned_at=found.now,
         grace=grace,
         condemn=tuple(one for one in free if not one.live),
-        repack=tuple(one for one in free if 0 < one.live < REPACK_BELOW * one.size),
+        repack=tuple(one for one in free if 0 < one.live < REPACK_BELOW * found.filled[one.digest]),
         sweep=tuple(uses[pack] for pack in sorted(due_packs & uses.keys()) if not found.live[pack]),
         spare=tuple(uses[pack] for pack in sorted(due_packs & uses.keys()) if found.live[pack]),
         waiting=tuple(uses[pack] for pack in sorted((condemned - due_packs) & uses.keys())),

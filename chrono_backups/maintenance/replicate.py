@@ -19,6 +19,7 @@ the source meanwhile. At the destination it takes the part of a writer, with a l
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,22 +116,21 @@ class _Replication:
         self._held = held
         self._findings = findings
         self._listener = listener
-        self._doubtful = False
-        """Something could not be copied: what needs it is not known yet."""
         self.withheld: set[str] = set()
 
     def run(self, chosen: Sequence[str] | None) -> None:
         """All of it. The source is listed from the top down, so that what a listed backup needs is listed too."""
         here = self._manifests(chosen)
         there = self._copier.sizes(self._target, "manifest")
-        hidden = set(self._target.forgotten())
+        hidden = self._hidden(here, chosen)
         fresh = self._read_manifests(name for name in here if there.get(name) != here[name] and name not in hidden)
         snapshots = self._read_snapshots(fresh if chosen is None else self._read_manifests(chosen))
-        index = None if chosen is None else MarkedIndex(Inspector(self._source, self._findings).index_tables().values())
-        present, needed = self._packs(index, snapshots)
+        index = MarkedIndex(Inspector(self._source, self._findings).index_tables().values() if snapshots else ())
+        needed = None if chosen is None else self._needed(index, snapshots)
+        present = self._packs(needed)
         self._index(present, needed)
-        if self._doubtful or chosen is not None:
-            self._withhold(present, snapshots)
+        for backup_id in not_covered(self._source, index, snapshots, present):
+            self._withhold(backup_id, "something that it needs is damaged or missing")
         self._records("snapshot", [one.snapshot_id for one in snapshots if one.backup_id not in self.withheld])
         if chosen is None:
             self._lost_snapshots(here, there)
@@ -139,11 +139,23 @@ class _Replication:
 
     # Backups.
 
+    def _hidden(self, here: Collection[str], chosen: Sequence[str] | None) -> set[str]:
+        """The backups that were forgotten in the replica."""
+        hidden = set(self._target.forgotten())
+        for name in sorted(hidden & set(here)):
+            message = "it was forgotten in the replica, and is not brought back while its tombstone is there"
+            self._findings.add("forgotten-in-replica", name, message, severity="info")
+            if chosen is not None:
+                self.withheld.add(name)
+        return hidden
+
     def _manifests(self, chosen: Sequence[str] | None) -> dict[str, int]:
         """Name and size of the manifests to have in the replica."""
         sizes = self._copier.sizes(self._source, "manifest")
         forgotten = set(self._source.forgotten())
-        return {name: size for name, size in sizes.items() if name not in forgotten and (not chosen or name in chosen)}
+        return {
+            name: size for name, size in sizes.items() if name not in forgotten and (chosen is None or name in chosen)
+        }
 
     def _read_manifests(self, names: Iterable[str]) -> list[Manifest]:
         found = []
@@ -164,31 +176,29 @@ class _Replication:
                 try:
                     found.append(self._source.snapshot(summary.snapshot_id))
                 except Damaged as error:
-                    self._withhold_one(manifest.backup_id, error.message)
+                    self._findings.damage(error)
+                    self._withhold(manifest.backup_id, error.message)
         return found
 
-    def _withhold_one(self, backup_id: str, why: str) -> None:
+    def _withhold(self, backup_id: str, why: str) -> None:
         self.withheld.add(backup_id)
         self._findings.add("withheld", backup_id, f"it is not in the replica: {why}", _AFTER)
 
-    def _withhold(self, present: Collection[bytes], snapshots: Sequence[Snapshot]) -> None:
-        """Find the backups that need what is not in the replica."""
-        index = MarkedIndex(Inspector(self._source, self._findings).index_tables().values())
-        for backup_id in not_covered(self._source, index, snapshots, present):
-            self._withhold_one(backup_id, "something that it needs is damaged or missing")
-
     # Packs.
 
-    def _packs(self, index: MarkedIndex | None, snapshots: Sequence[Snapshot]) -> tuple[set[bytes], set[bytes] | None]:
-        """Copy packs; those that are in the replica then, and those that are needed (None: all)."""
+    def _needed(self, index: MarkedIndex, snapshots: Sequence[Snapshot]) -> set[bytes]:
+        """The packs that these snapshots need, as far as they can those that the replica has."""
         here = self._copier.sizes(self._source, "pack")
         there = self._copier.sizes(self._target, "pack")
-        needed: set[bytes] | None = None
-        if index is not None:
-            present = {bytes.fromhex(name) for name, size in there.items() if here.get(name, size) == size}
-            whole = {bytes.fromhex(name) for name in here}
-            needed = needed_packs(self._source, index, snapshots, present, whole)
+        present = {bytes.fromhex(name) for name, size in there.items() if here.get(name, size) == size}
+        return needed_packs(self._source, index, snapshots, present, {bytes.fromhex(name) for name in here})
+
+    def _packs(self, needed: set[bytes] | None) -> set[bytes]:
+        """Copy the packs that are needed (None: all); those that are in the replica then."""
+        here = self._copier.sizes(self._source, "pack")
+        if needed is not None:
             here = {name: size for name, size in here.items() if bytes.fromhex(name) in needed}
+        there = self._copier.sizes(self._target, "pack")
         missing = [name for name, size in here.items() if there.get(name) != size]
         total, done = sum(here[name] for name in missing), 0
 
@@ -200,15 +210,14 @@ class _Replication:
 
         self._copier.present += len(here) - len(missing)
         have = set(there) - set(missing)
-        for number, (name, copied) in enumerate(zip(missing, on_threads(copy, missing), strict=True), 1):
-            if copied:
-                have.add(name)
-            else:
-                self._doubtful = True
-            self._held.keep()
-            done += here[name]
-            self._listener(Progress("replicate", "packs", done, number, total, len(missing)))
-        return {bytes.fromhex(name) for name in have}, needed
+        with closing(on_threads(copy, missing)) as results:
+            for number, (name, copied) in enumerate(zip(missing, results, strict=True), 1):
+                if copied:
+                    have.add(name)
+                self._held.keep()
+                done += here[name]
+                self._listener(Progress("replicate", "packs", done, number, total, len(missing)))
+        return {bytes.fromhex(name) for name in have}
 
     # Index.
 
@@ -236,21 +245,17 @@ class _Replication:
             self._part_of_index(parts, present if needed is None else present & needed)
             if not gone:
                 return
-        self._doubtful = True
 
     def _index_table(self, name: str) -> IndexTable | None:
         try:
             return IndexTable(open_object(self._source.keys, "index", name, self._copier.read("index", name)))
         except Damaged as error:
             self._findings.damage(error)
-            self._doubtful = True
             return None
 
     def _part_of_index(self, parts: Sequence[IndexTable], present: set[bytes]) -> None:
         """Put what these tables say of the packs that are in the replica, unless it knows them already."""
-        wanted = {pack.digest for table in parts for pack in table.packs}
-        self._doubtful |= not wanted <= present
-        wanted &= present
+        wanted = {pack.digest for table in parts for pack in table.packs} & present
         if wanted:
             for table in Inspector(self._target, self._findings).index_tables().values():
                 wanted -= {pack.digest for pack in table.packs}

@@ -68,7 +68,7 @@ class Survey:
     """Digest → size of every pack in the storage."""
     live: Counter[bytes] = field(default_factory=Counter)
     """Digest → bytes of chosen chunks."""
-    filled: Counter[bytes] = field(default_factory=Counter)
+    filled: dict[bytes, int] = field(default_factory=dict)
     """Digest → bytes of all chunks: the pack's size less its header and directory."""
 
     def whole(self, place: Place) -> bool:
@@ -213,7 +213,10 @@ def _choose(found: Survey) -> None:
         filled: Counter[int] = Counter()
         for number, sealed in zip(table.pack, table.sealed, strict=True):
             filled[number] += sealed
-        found.filled.update({table.packs[number].digest: size for number, size in filled.items()})
+        # A table may have a pack's rows twice, where two index objects name it.
+        found.filled |= {
+            table.packs[number].digest: min(size, table.packs[number].size) for number, size in filled.items()
+        }
 
     def rank(place: Place) -> tuple[bool, float, bytes]:
         table, row = place

@@ -11,6 +11,7 @@ killed one has left, is no damage.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -197,14 +198,15 @@ class _Verification:
             except Damaged as error:
                 return error
 
-        for number, (digest, result) in enumerate(zip(wanted, on_threads(prove, wanted), strict=True), 1):
-            if result is None:
-                spoilt.gone(digest)
-            elif isinstance(result, Damaged):
-                spoilt.pack(digest, result.message)
-            else:
-                self._chunks_opened += result.chunks
-                if result.faults:
-                    spoilt.result(result)
-            done_bytes += wanted[digest]
-            self._listener(Progress("verify", "packs", done_bytes, number, total, len(wanted)))
+        with closing(on_threads(prove, wanted)) as results:
+            for number, (digest, result) in enumerate(zip(wanted, results, strict=True), 1):
+                if result is None:
+                    spoilt.gone(digest)
+                elif isinstance(result, Damaged):
+                    spoilt.pack(digest, result.message)
+                else:
+                    self._chunks_opened += result.chunks
+                    if result.faults:
+                        spoilt.result(result)
+                done_bytes += wanted[digest]
+                self._listener(Progress("verify", "packs", done_bytes, number, total, len(wanted)))

@@ -46,7 +46,7 @@ def build_backup(backup_type: BackupType, settings: Settings) -> dg.AssetsDefini
         config=bind_type,
         partitions_def=backup_days(settings),
         group_name="backups",
-        kinds={"chrono", "zstd"},
+        kinds={settings.compression.type} - {"none"},
         tags={BACKUP_TYPE_TAG: backup_type},
     )
     def backup(**lineage: Any) -> Any:

@@ -57,15 +57,18 @@ class RestoreLaunch(dg.Config):
 
     backup_id: str = Field(default="latest", description="A backup's id, or `latest`.")
     target: str = Field(
-        default="",
-        description="A directory on the worker's machine; empty or absent before. Left out only with `in_place`.",
+        default="", description="A new or empty directory on the worker's machine. Empty only with `in_place`."
     )
     sources: list[str] = Field(
         default=[], description=f"Only these sources, of {', '.join(SOURCE_NAMES)}; empty: all that the backup has."
     )
     patterns: list[str] = Field(default=[], description="Only paths that match one of these; empty: all.")
     in_place: bool = Field(
-        default=False, description="Consent to overwrite existing data, at the original places where `target` is empty."
+        default=False,
+        description="Put data back where it was: the consent to overwrite. A safety backup is taken first.",
+    )
+    safety_backup: bool = Field(
+        default=True, description="Take a backup of what is there before overwriting it (`in_place` only)."
     )
     dry_run: bool = Field(default=False, description="Show the plan; change nothing.")
     storage: StorageChoice = Field(default="primary", description="The enabled storage to restore from.")

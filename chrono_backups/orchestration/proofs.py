@@ -17,7 +17,7 @@ from chrono_backups.orchestration.checks import verified_in_words
 from chrono_backups.orchestration.days import backup_days, backups_of, checked_day
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.launch import VerificationLaunch
-from chrono_backups.orchestration.metadata import Metadata, findings_table, in_words, table
+from chrono_backups.orchestration.metadata import Metadata, findings_table, in_words, plain_metadata, table
 from chrono_backups.orchestration.names import BYTES_CHECK, STRUCTURE_CHECK, VERIFICATION, backup_asset_key
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
@@ -35,7 +35,6 @@ def build_verification(settings: Settings) -> dg.AssetsDefinition:
         deps=[backup_asset_key(backup_type) for backup_type in BACKUP_TYPES],
         partitions_def=backup_days(settings),
         group_name="proofs",
-        kinds={"chrono"},
         pool=POOL,
     )
     def verification(
@@ -90,7 +89,7 @@ def _prove(
                 passed=report.ok,
                 severity=dg.AssetCheckSeverity.ERROR,
                 description=verified_in_words(report.findings, whole=report.ok),
-                metadata={"backup_id": manifest.backup_id, "verified_by": context.run_id},
+                metadata={"backup_id": manifest.backup_id, **plain_metadata(report.to_json())},
                 blocking=True,
                 partition=context.partition_key,
             )

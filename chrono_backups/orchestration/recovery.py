@@ -5,18 +5,25 @@ from typing import Any
 
 import dagster as dg
 
-from chrono_backups.errors import UsageError
+from chrono_backups.assembly import Application
+from chrono_backups.errors import RestoreError, UsageError
+from chrono_backups.identifiers import SOURCES_OF_TYPE, BackupType
+from chrono_backups.orchestration.days import day_of
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.launch import RestoreLaunch
-from chrono_backups.orchestration.metadata import findings_table, in_words, plain_metadata, table
-from chrono_backups.orchestration.names import KIND_TAG
+from chrono_backups.orchestration.metadata import backup_metadata, findings_table, in_words, plain_metadata, table
+from chrono_backups.orchestration.names import BACKUP_ID_TAG, KIND_TAG, backup_asset_key
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
-from chrono_backups.orchestration.runs import POOL, apply_limits
+from chrono_backups.orchestration.runs import POOL, apply_limits, trigger_of
+from chrono_backups.orchestration.steps import missing_in_words
 from chrono_backups.recovery import plan as planning
 from chrono_backups.recovery import restore as restoring
 from chrono_backups.recovery.plan import RestorePlan
 from chrono_backups.repository.repository import Repository
+
+NARROWEST: tuple[BackupType, ...] = ("configuration", "files_only", "database_only")
+"""Which backup types are tried, in this order, for a safety backup; ``full`` where none has all that is needed."""
 
 
 @dg.op
@@ -63,8 +70,12 @@ def restore(context: dg.OpExecutionContext, asked: dict[str, Any], backups: Back
     if asked["dry_run"]:
         context.log.info("Dry run: nothing is restored.")
         return
-    with explained(context), backups.opened(asked["storage"]) as (_, repository):
-        report = restoring.restore(repository, _planned(repository, asked), listener=RunLog(context.log))
+    with explained(context), backups.opened(asked["storage"]) as (application, repository):
+        plan = _planned(repository, asked)
+        plan.check()
+        if plan.in_place and asked["safety_backup"]:
+            _secure(context, application, plan)
+        report = restoring.restore(repository, plan, listener=RunLog(context.log))
     metadata = plain_metadata(report.to_json())
     if report.findings:
         metadata["findings"] = dg.MetadataValue.md(findings_table(report.findings))
@@ -75,6 +86,29 @@ def restore(context: dg.OpExecutionContext, asked: dict[str, Any], backups: Back
             allow_retries=False,
         )
     context.add_output_metadata(metadata)
+
+
+def _secure(context: dg.OpExecutionContext, application: Application, plan: RestorePlan) -> None:
+    """Back up what the restore will overwrite, and show it as what it is. Raises where that is not complete."""
+    sources = {one.source for one in plan.sources}
+    backup_type: BackupType = next((one for one in NARROWEST if sources <= set(SOURCES_OF_TYPE[one])), "full")
+    trigger = f"safety backup before restoring {plan.backup_id}, {trigger_of(context.run)}"
+    manifest = application.take_backup(backup_type, trigger=trigger, listener=RunLog(context.log))
+    context.log.info(f"Safety backup: {manifest.backup_id}")
+    context.log_event(
+        dg.AssetMaterialization(
+            backup_asset_key(backup_type),
+            partition=day_of(manifest.started_at, application.settings.timezone).isoformat(),
+            description=f"Taken before {plan.backup_id} was restored in place.",
+            metadata=backup_metadata(manifest),
+            tags={BACKUP_ID_TAG: manifest.backup_id},
+        )
+    )
+    if manifest.status != "complete":
+        raise RestoreError(
+            f"nothing was restored: {missing_in_words(manifest)}",
+            hint="`safety_backup: false` restores without one.",
+        )
 
 
 @dg.config_mapping

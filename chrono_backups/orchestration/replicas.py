@@ -23,6 +23,16 @@ from chrono_backups.settings import Settings
 GROUP = "replicas"
 DAY, STORAGE = "day", "storage"
 
+STORAGE_KINDS: dict[StorageName, str] = {
+    "local": "file",
+    "local_mirror": "file",
+    "aws_s3": "s3",
+    "gcs": "gcs",
+    "azure_blob": "azure",
+    "sftp": "sftp",
+}
+"""The icon of each storage."""
+
 LOOKBACK = timedelta(days=2)
 """A backup that ends after midnight belongs to the day before; older days are replicated by backfill."""
 
@@ -67,7 +77,7 @@ def build_replicas(settings: Settings) -> list[dg.AssetsDefinition]:
             {DAY: backup_days(settings), STORAGE: dg.StaticPartitionsDefinition(list(storages))}
         ),
         group_name=GROUP,
-        kinds={"chrono"},
+        kinds={STORAGE_KINDS[name] for name in storages},
         automation_condition=when_a_backup_is_proven(),
         pool=POOL,
     )

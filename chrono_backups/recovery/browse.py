@@ -107,18 +107,20 @@ def entries(
     wanted = _clean(path)
     found = False
     for snapshot in _snapshots(repository, repository.backup(backup_id), source):
+        here = False
         for segment in read_below(repository.reader, snapshot.listing, wanted):
             if segment.path != wanted and not recursive:
                 break
-            found = True
+            here = True
             for position in range(len(segment)):
                 yield _entry(snapshot.source, segment, position)
-        if not found and wanted:
+        if not here and wanted:
             place = _find(repository, snapshot, wanted)
             if place is not None:
-                found = True
+                here = True
                 if not stat.S_ISDIR(place[0].mode[place[1]]):
                     yield _entry(snapshot.source, *place)
+        found = found or here
     if not found and wanted:
         raise _missing(backup_id, wanted)
 

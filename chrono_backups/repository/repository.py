@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +25,7 @@ from chrono_backups.repository.format import (
 )
 from chrono_backups.repository.index import Index, IndexTable, Pack, encode_index
 from chrono_backups.repository.keyring import Keyring
+from chrono_backups.repository.latest import latest
 from chrono_backups.repository.leases import Leases
 from chrono_backups.repository.reader import ChunkReader
 from chrono_backups.repository.records import Manifest, Snapshot, from_text, to_text
@@ -114,10 +115,11 @@ class Repository:
             raise Damaged(f"{key} is the manifest of {manifest.backup_id}", key=key)
         return manifest
 
-    def backups(self) -> list[Manifest]:
-        """All backups that are not forgotten, newest first. Raises ``Damaged``."""
+    def readable_backups(self) -> tuple[list[Manifest], dict[str, Damaged]]:
+        """All backups that are not forgotten, newest first, and by name those whose manifest is damaged."""
         forgotten = set(self.forgotten())
-        found = []
+        found: list[Manifest] = []
+        damaged: dict[str, Damaged] = {}
         for name in self.names("manifest"):
             if name in forgotten:
                 continue
@@ -125,18 +127,31 @@ class Repository:
                 found.append(self.manifest(name))
             except ObjectMissing:  # swept meanwhile
                 continue
-        return sorted(found, key=lambda one: (one.started_at, one.backup_id), reverse=True)
+            except Damaged as error:
+                damaged[name] = error
+        return sorted(found, key=lambda one: (one.started_at, one.backup_id), reverse=True), damaged
 
-    def backup(self, backup_id: str) -> Manifest:
-        """The backup of that id; ``latest`` is the newest complete one, or else the newest.
+    def backups(self) -> list[Manifest]:
+        """All backups that are not forgotten, newest first. Raises ``Damaged`` where one can't be read."""
+        found, damaged = self.readable_backups()
+        for error in damaged.values():
+            raise error
+        return found
+
+    def backup(self, backup_id: str, sources: Sequence[str] = ()) -> Manifest:
+        """The backup of that id; for ``latest`` see there, among those that can be read.
 
         Raises ``BackupMissing``.
         """
         if backup_id == "latest":
-            every = self.backups()
-            if not every:
-                raise BackupMissing("the repository holds no backup yet", hint="Make one: chrono-backups backup")
-            return next((one for one in every if one.status == "complete"), every[0])
+            every, _ = self.readable_backups()
+            found = latest(every, sources)
+            if found is not None:
+                return found
+            if every:
+                hint = "`chrono-backups list` shows what each one holds."
+                raise BackupMissing(f"no backup holds {' and '.join(sources)}", hint=hint)
+            raise BackupMissing("the repository holds no backup yet", hint="Make one: chrono-backups backup")
         names = self.names("manifest")
         if backup_id in names and backup_id not in self.forgotten():
             return self.manifest(backup_id)
@@ -330,10 +345,10 @@ class Repository:
 
     def read_pack_directory(self, info: ObjectInfo) -> tuple[Pack, list[PackedChunk]]:
         """A pack's own account of what it holds, from its end. Raises ``Damaged``, ``ObjectMissing``."""
-        header = self.storage.get(info.key, 0, HEADER_SIZE)
         try:
             if info.size < HEADER_SIZE + TRAILER.size:
                 raise NotAuthentic("it is too short for a pack")
+            header = self.storage.get(info.key, 0, HEADER_SIZE)
             sealed_size = directory_size(self.storage.get(info.key, info.size - TRAILER.size, TRAILER.size))
             start = info.size - TRAILER.size - sealed_size
             if start < HEADER_SIZE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import subprocess
@@ -124,3 +125,29 @@ def ready(site: Site) -> Site:
     """A site with an empty repository."""
     site.run("init")
     return site
+
+
+def same_tree(one: Path, other: Path) -> bool:
+    """Same names, kinds, contents, modes and times, all the way down."""
+    for name in sorted(set(os.listdir(os.fsencode(one))) | set(os.listdir(os.fsencode(other)))):
+        first, second = (
+            Path(os.fsdecode(os.fsencode(one) + b"/" + name)),
+            Path(os.fsdecode(os.fsencode(other) + b"/" + name)),
+        )
+        facts = [path.lstat() for path in (first, second)]
+        if (facts[0].st_mode, facts[0].st_mtime_ns) != (facts[1].st_mode, facts[1].st_mtime_ns):
+            return False
+        if first.is_symlink():
+            if first.readlink() != second.readlink():
+                return False
+        elif first.is_dir():
+            if not same_tree(first, second):
+                return False
+        elif not filecmp.cmp(first, second, shallow=False):
+            return False
+    return True
+
+
+def restored(directory: Path, data: Path) -> Path:
+    """Where ``restore --to`` puts ``data``."""
+    return directory / "files" / str(data).lstrip("/")

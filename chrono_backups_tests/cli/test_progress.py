@@ -63,6 +63,15 @@ def test_a_narrow_terminal_never_wraps(width: int, capsys: pytest.CaptureFixture
     assert len(screen(capsys.readouterr().err)[0]) <= max(width - 1, 1)
 
 
+def test_a_line_that_is_too_long_keeps_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    report, clock, _ = reporter(terminal=True, width=80)
+    report(event(0))
+    clock.advance(timedelta(seconds=1))
+    report(event(100_000_000))
+    shown = screen(capsys.readouterr().err)
+    assert shown == ["backup files  [#-----------]   10 %  100 MB of 1.0 GB  100 MB/s  9.0 s left"]
+
+
 def test_messages_do_not_mix_with_the_line(capsys: pytest.CaptureFixture[str]) -> None:
     report, _, output = reporter(terminal=True)
     report(event(10))
@@ -85,7 +94,7 @@ def test_elsewhere_a_start_an_end_and_a_line_each_half_minute(capsys: pytest.Cap
     assert lines[1].startswith("backup files:   30 %  300 MB of 1.0 GB, 300 items  10.0 MB/s")
     assert lines[2].startswith("backup files:   60 %")
     assert lines[3] == "backup files: 690 MB, 690 items in 1 m 10 s"
-    assert lines[4:] == ["backup configuration: started", "backup configuration: 1.0 kB in 2.0 s"]
+    assert lines[4:] == ["backup configuration: 1.0 kB in 2.0 s"]
 
 
 def test_quiet_shows_findings_only(capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +122,7 @@ def test_unknown_totals(capsys: pytest.CaptureFixture[str]) -> None:
     clock.advance(timedelta(seconds=2))
     report(Progress("verify", "", 50_000_000, 20))
     shown = screen(capsys.readouterr().err)[0]
-    assert re.fullmatch(r"verify  50\.0 MB, 20 items  25\.0 MB/s", shown)
+    assert re.fullmatch(r"verify  2\.0 s  50\.0 MB, 20 items  25\.0 MB/s", shown)
 
 
 def test_items_alone_give_share_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,8 +42,7 @@ class Site:
         definition = self.definitions().resolve_job_def(job)
         run_config: dict[str, Any] = {}
         if config is not None:
-            form = {"config": dict(config)}
-            run_config = {"ops": {job.removesuffix("_job"): form}} if day else form
+            run_config = {"ops": {job.removesuffix("_job"): {"config": dict(config)}}} if day else dict(config)
         return definition.execute_in_process(
             instance=self.instance, partition_key=day, run_config=run_config, raise_on_error=False
         )

@@ -232,6 +232,7 @@ class TestLaunchesThatCanNotBe:
 
     def test_no_repository(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BACKUP_LOCAL_PATH", str(site.root / "elsewhere"))
+        site.application().storage(create=True).close()
         result = site.backup("full")
         assert not result.success
         assert "elsewhere" in failures(result)

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from chrono_backups_tests.orchestration.site import Site, failures
+from chrono_backups_tests.orchestration.site import Site, facts, failures
 from chrono_backups_tests.orchestration.test_backfills import days_ago, take
 
 
@@ -78,6 +78,22 @@ class TestRestore:
         result = site.launch("restore_backup", config={"target": str(target)})
         assert not result.success
         assert str(target) in failures(result)
+
+    def test_in_place_takes_a_safety_backup_first(self, site: Site) -> None:
+        assert site.backup("full").success
+        (site.data / "readme.txt").write_text("spoilt")
+        result = site.launch("restore_backup", config={"in_place": True, "sources": ["files"]})
+        assert result.success, failures(result)
+        assert (site.data / "readme.txt").read_text().startswith("hello")
+        newest = site.backups()[0]
+        assert newest.trigger.startswith("safety backup")
+        assert facts(site.materializations("files_only")[0])["backup_id"] == newest.backup_id
+
+    def test_in_place_without_a_safety_backup(self, site: Site) -> None:
+        assert site.backup("full").success
+        config = {"in_place": True, "safety_backup": False}
+        assert site.launch("restore_backup", config=config).success
+        assert len(site.backups()) == 1
 
     def test_a_target_is_needed(self, site: Site) -> None:
         assert site.backup("full").success

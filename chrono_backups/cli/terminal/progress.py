@@ -19,7 +19,8 @@ QUIET_LINE_SECONDS = 30.0
 RATE_WINDOW_SECONDS = 10.0
 FINDINGS_SHOWN = 20
 """Of one code; a tree of a million unreadable files is not a million lines."""
-_BAR_WIDTH = 24
+_SHORTER = ((24, True), (12, True), (24, False), (12, False), (0, False))
+"""Width of the bar, and whether items are counted: the first that fits is shown."""
 
 
 class Reporter:
@@ -85,10 +86,10 @@ class Reporter:
         self._drawn_at = now
         self._phase.sample(event, now)
         if self._terminal:
-            say("\r" + self._phase.line()[: max(self._width - 1, 1)] + "\x1b[K")
+            say("\r" + self._phase.line(now, max(self._width - 1, 1)) + "\x1b[K")
             self._line_shown = True
         else:
-            self._output.message(self._phase.line(bar=False))
+            self._output.message(self._phase.line(now))
 
     def _end_phase(self) -> None:
         phase, self._phase = self._phase, None
@@ -120,22 +121,29 @@ class Phase:
         while now - self._samples[0][0] > RATE_WINDOW_SECONDS and len(self._samples) > 2:
             self._samples.popleft()
 
-    def line(self, *, bar: bool = True) -> str:
-        """Title, bar, share, amount, rate and time left, as far as they are known."""
+    def line(self, now: float, width: int | None = None) -> str:
+        """Title, share, amount, rate and time left, as far as they are known; with ``width`` a bar, and no longer."""
         share = self._share()
+        if width is None:
+            return self._composed(now, share, bar=0)
+        shorter = (self._composed(now, share, bar=bar, items=items) for bar, items in _SHORTER)
+        return next((line for line in shorter if len(line) <= width), self._composed(now, share, items=False)[:width])
+
+    def _composed(self, now: float, share: float | None, *, bar: int = 0, items: bool = True) -> str:
         parts = [self.title + ("" if bar else ":")]
         if share is not None:
-            if bar:
-                filled = int(share * _BAR_WIDTH)
-                parts.append("[" + "#" * filled + "-" * (_BAR_WIDTH - filled) + "]")
-            parts.append(f"{int(share * 100):3d} %")
-        parts += [self._amount(), *self._speed(share)]
+            filled = int(share * bar)
+            parts += ["[" + "#" * filled + "-" * (bar - filled) + "]" if bar else "", f"{int(share * 100):3d} %"]
+        else:
+            parts.append(quantities.duration(now - self._started))
+        parts += [self._amount(items=items), *self._speed(share)]
         return "  ".join(part for part in parts if part)
 
     def summary(self, now: float) -> str:
         """The phase's last line where nothing is redrawn."""
         seconds = now - self._started
-        return f"{self.title}: {self._amount(totals=False) or 'done'} in {quantities.duration(seconds)}"
+        amount = self._amount(totals=False)
+        return f"{self.title}: {f'{amount} in' if amount else 'done in'} {quantities.duration(seconds)}"
 
     def _share(self) -> float | None:
         latest = self.latest
@@ -145,12 +153,12 @@ class Phase:
             return min(latest.done_items / latest.total_items, 1.0)
         return None
 
-    def _amount(self, *, totals: bool = True) -> str:
+    def _amount(self, *, totals: bool = True, items: bool = True) -> str:
         latest, parts = self.latest, []
         if latest.done_bytes or latest.total_bytes:
             total = f" of {quantities.size(latest.total_bytes)}" if totals and latest.total_bytes else ""
             parts.append(quantities.size(latest.done_bytes) + total)
-        if latest.done_items:
+        if latest.done_items and (items or not parts):
             total = f" of {latest.total_items:,}" if totals and latest.total_items else ""
             parts.append(f"{latest.done_items:,}{total} items")
         return ", ".join(parts)
@@ -175,7 +183,8 @@ class Phase:
 
 def finding_line(finding: Finding) -> str:
     """``warning: /srv/a: it vanished while it was read (hint)`` on one line."""
-    text = f"{finding.severity}: {printable(finding.subject)}: {finding.message}"
+    subject = f"{printable(finding.subject)}: "
+    text = f"{finding.severity}: {subject}{finding.message.removeprefix(subject)}"
     return f"{text} ({finding.hint})" if finding.hint else text
 
 

@@ -1,30 +1,14 @@
-"""Which backup the operator means by an id, or by ``latest``."""
+"""Which backup ``latest`` means."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chrono_backups.cli.context import SAFETY_TRIGGER
-from chrono_backups.errors import BackupMissing
-from chrono_backups.maintenance.forget import readable_manifests
 from chrono_backups.repository.records import Manifest
-from chrono_backups.repository.repository import Repository
 
+SAFETY_TRIGGER = "safety backup"
+"""What the trigger of a backup starts with that was taken of a restore's target before it was overwritten."""
 _OF_EVERYTHING = ("full", "incremental", "differential")
-
-
-def find(repository: Repository, name: str, sources: Sequence[str] = ()) -> Manifest:
-    """The backup of that id; for ``latest`` see ``latest``. Raises ``BackupMissing``."""
-    if name != "latest":
-        return repository.backup(name)
-    found = latest(readable_manifests(repository)[0], sources)
-    if found is not None:
-        return found
-    if sources:
-        raise BackupMissing(
-            f"no backup holds {' and '.join(sources)}", hint="`chrono-backups list` shows what each one holds."
-        )
-    return repository.backup(name)
 
 
 def latest(newest_first: Sequence[Manifest], sources: Sequence[str] = ()) -> Manifest | None:

@@ -1,0 +1,43 @@
+"""What holds for all tests.
+
+- The settings of whoever runs them are not the tests': ``BACKUP_…`` and the application's own variables are gone.
+- A skip whose reason begins with "needs " names a server or a program that the machine lacks. In CI (``CI=true``)
+  that is a failure, and so is a package that can't be imported; elsewhere the summary lists it.
+- Hypothesis has no deadlines: the machine may be busy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+_SETTINGS = ("BACKUP_", "POSTGRES_", "REDIS_", "MEILISEARCH_", "DAGSTER_")
+_LACKING = ("needs ", "could not import ")
+
+for _name in [name for name in os.environ if name.startswith(_SETTINGS)]:
+    del os.environ[_name]
+
+hypothesis.settings.register_profile("house", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("house")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if IN_CI and report.skipped and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+        if reason.startswith(_LACKING):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} can't run here, and in CI everything has to: {reason}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The repository's root."""
+    return Path(__file__).resolve().parent.parent

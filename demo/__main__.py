@@ -1,0 +1,97 @@
+"""What ``make demo`` does: a small site is backed up, changed and backed up again through Dagster, proven,
+replicated, restored by the command line alone, compared, and shown in Dagster's UI.
+
+python -m demo [--port 3000] [--once]
+
+Everything it makes lies below ``.demo/`` in the checkout, and is made anew each time.
+"""
+
+import argparse
+import fcntl
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from demo.account import Account
+from demo.served import CHECKOUT, Served, ServedFailed, free_port
+from demo.walk import CommandFailed, Walk
+
+PLACE = CHECKOUT / ".demo"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 restored as it was; 1 anything else; 130 cancelled."""
+    options = _options(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _cancel)
+    PLACE.mkdir(exist_ok=True)
+    with (PLACE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"demo: another one is running in {PLACE}; end it first", file=sys.stderr)
+            return 1
+        try:
+            return _demo(options.port, options.once)
+        except KeyboardInterrupt:
+            return 130
+        except (CommandFailed, ServedFailed) as failure:
+            print(f"\ndemo: {failure}", file=sys.stderr)
+            return 1
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m demo", description="Back up a small site, restore and compare it.")
+    parser.add_argument("--port", type=int, default=3000, help="of the UI (3000); the next free one if it is taken")
+    parser.add_argument("--once", action="store_true", help="end when all is compared, in place of serving the UI")
+    return parser.parse_args(arguments)
+
+
+def _cancel(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _demo(port: int, once: bool) -> int:
+    for left in PLACE.iterdir():
+        if left.name != "lock":
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+    account = Account(f"Chrono Backups, shown on a small site. Everything lies in {_shown(PLACE)}/.")
+    walk = Walk(PLACE, account)
+    walk.make_site()
+    walk.set_up()
+    with ExitStack() as until_the_end:
+        with account.step("Dagster: webserver, daemon and code location") as said:
+            served = until_the_end.enter_context(Served(PLACE / "dagster", PLACE, walk.environment, free_port(port)))
+            said(f"{served.url} – what follows can be watched there")
+        restored = walk.through(served)
+        if restored and not once:
+            _serve(served)
+    return 0 if restored else 1
+
+
+def _serve(served: Served) -> None:
+    print(
+        f"\nLook at it: {served.url}/asset-groups (lineage), {served.url}/runs, {served.url}/assets/full_backup\n"
+        f"By hand:    cd {_shown(PLACE)} && ../.venv/bin/chrono-backups list\n"
+        "Ctrl-C ends it.",
+        flush=True,
+    )
+    try:
+        while True:
+            served.check()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        print("\nending …", flush=True)
+
+
+def _shown(path: Path) -> str:
+    """As the operator would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
