@@ -99,7 +99,8 @@ def fill(served: Served, week: Week) -> dict[str, str]:
 def replicated(served: Served) -> int:
     """How many days the mirror has."""
     found = served.ask(
-        "query($key: AssetKeyInput!) { assetOrError(assetKey: $key) { ... on Asset { assetMaterializations { runId } } } }",
+        """query($key: AssetKeyInput!) { assetOrError(assetKey: $key) {
+            ... on Asset { assetMaterializations { runId } } } }""",
         key={"path": ["backup_replica"]},
     )
     return len(found["assetOrError"].get("assetMaterializations", []))
@@ -122,7 +123,7 @@ def pictures(runs: dict[str, str]) -> list[Picture]:
     return [
         Picture(
             "lineage", f"/asset-groups?expanded={groups}", ("full_backup", "backup_replica"),
-            ("Hide navigation",), height=1000, width=1500,
+            ("Hide navigation",), height=1500, width=1400,
         ),
         Picture("backup", "/assets/full_backup?view=overview", ("Metadata", "backup_id")),
         Picture("plots", "/assets/full_backup?view=overview", ("bytes_stored",), ("Plots",), height=1100),
@@ -158,12 +159,22 @@ class Browser:
             self._wait(lambda words=words: self._find(words), f"{picture.name}: {words!r} to click").click()  # type: ignore[misc]
         for words in picture.seen:
             self._wait(lambda words=words: words in self._text(), f"{picture.name}: {words!r}")  # type: ignore[misc]
+        self._wait(lambda: "Loading" not in self._text(), f"{picture.name} without anything that still loads")
         time.sleep(2.5)  # spinners and drawn lines come to rest
-        image = self._driver.get_screenshot_as_png()
-        if len(image) > LARGEST:
-            raise SystemExit(f"{picture.name} has {len(image):,} bytes, more than {LARGEST:,}")
+        image = self._image()
         (IMAGES / f"{picture.name}.png").write_bytes(image)
         print(f"{picture.name}: {len(image):,} bytes")  # noqa: T201
+
+    def _image(self) -> bytes:
+        """The page as a PNG, scaled down until it is small enough."""
+        width, height = (self._driver.execute_script(f"return window.inner{side}") for side in ("Width", "Height"))
+        for scale in (1, 0.85, 0.7, 0.6, 0.5):
+            clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": scale}
+            found = self._driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "clip": clip})
+            image = base64.b64decode(found["data"])
+            if len(image) <= LARGEST:
+                return image
+        raise SystemExit(f"no picture of {self._driver.current_url} is small enough")
 
     def _text(self) -> str:
         return self._driver.find_element(By.TAG_NAME, "body").text

@@ -14,7 +14,7 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from mmap import mmap
 from pathlib import Path
 
@@ -120,11 +120,12 @@ class ReadAhead:
             shared = os.memfd_create("chrono-backups-read-ahead")
             opened.callback(os.close, shared)
             os.ftruncate(shared, _PLACES * _PLACE_SIZE)
-            memory = memoryview(mmap(shared, _PLACES * _PLACE_SIZE))
+            mapped = mmap(shared, _PLACES * _PLACE_SIZE)
             theirs, requests = os.pipe()
             opened.callback(os.close, theirs)
             ours = ExitStack()
             opened.push(ours)
+            ours.callback(_unmap, mapped)
             ours.callback(os.close, requests)
             replies, answers = os.pipe()
             opened.callback(os.close, answers)
@@ -137,7 +138,7 @@ class ReadAhead:
                 stderr=subprocess.DEVNULL,  # whatever befalls it, the files are read here
                 start_new_session=True,  # Ctrl-C is for us; the helper ends when its pipe does
             )
-            self.memory, self._requests, self._replies = memory, requests, replies
+            self.memory, self._requests, self._replies = memoryview(mapped), requests, replies
             self._ours = ours.pop_all()
 
     def await_reply(self, batch: Batch) -> None:
@@ -160,6 +161,7 @@ class ReadAhead:
 
     def close(self) -> None:
         """End the helper process."""
+        self.memory.release()
         self._ours.close()
         if self._process is not None:
             try:
@@ -168,3 +170,8 @@ class ReadAhead:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+
+
+def _unmap(mapped: mmap) -> None:
+    with suppress(BufferError):  # a batch still looks at it, which its owner is about to drop
+        mapped.close()

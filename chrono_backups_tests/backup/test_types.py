@@ -472,3 +472,37 @@ def test_plain_and_chacha_repositories(root: Path) -> None:
         stored = b"".join(storage.objects.values())
         assert (noise(1, 1001)[:50] in stored) is (algorithm == "none")
         assert (b"small" in stored) is False or algorithm == "none"
+
+
+@pytest.mark.parametrize("how", ["missing", "cut", "condemned"])
+@pytest.mark.parametrize("other_change", [False, True], ids=["whole directory", "entry by entry"])
+def test_nothing_is_taken_over_whose_content_is_gone(root: Path, how: str, other_change: bool) -> None:
+    """The parent's listing is whole, the packs of its contents are not: unchanged files are read all the same."""
+    with (root / "deep/comb").open("wb") as file:  # whose extents lie in rows, one step further away
+        for number in range(300):
+            file.seek(number * 200_000)
+            file.write(b"%d" % number)
+    os.link(root / "deep/comb", root / "deep/er/linked")
+    storage = MemoryStorage()
+    repository = new_repository(storage)
+    listings = {chunk.chunk_id for chunk in snapshot_of(repository, take(repository, "full", root)).listing}
+    kept = {place.pack.digest for chunk_id, place in repository.index.chunks() if chunk_id in listings}
+    gone = [pack for digest, pack in repository.index.packs().items() if digest not in kept]
+    assert gone
+    for pack in gone:
+        if how == "cut":
+            storage.objects[f"packs/{pack.name}"] = storage.objects[f"packs/{pack.name}"][:-1]
+        elif how == "missing":
+            del storage.objects[f"packs/{pack.name}"]
+    if how == "condemned":
+        repository.condemn(pack.digest for pack in gone)
+    if other_change:
+        write_all(root, {"new": b"1", "small/new": b"2", "deep/new": b"3", "deep/er/new": b"4"})
+    heard = Heard()
+    manifest = take(opened(storage), "incremental", root, listener=heard)
+    assert "parent-damaged" not in heard.codes
+    for pack in gone:  # what a prune does in the end
+        storage.objects.pop(f"packs/{pack.name}", None)
+    fresh = opened(storage)
+    assert in_repository(fresh, snapshot_of(fresh, manifest), root) == on_disk(root)
+    assert take(fresh, "incremental", root).statistics.bytes_read == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
@@ -207,6 +208,15 @@ def test_a_directory_of_many_segments(repository: Repository) -> None:
     found = list(read_below(repository.reader, chunks, b"b"))
     assert [segment.path for segment in found] == [b"b"] * 30 + [b"b/c"]
     assert [name for segment in found[:30] for name in segment.names] == [b"%06d" % n for n in range(120_000)]
+
+
+def test_no_listing_chunk_outgrows_its_ceiling(repository: Repository) -> None:
+    path = max((b"directory %d" % n for n in range(3000)), key=crc32)  # the last that would close a chunk
+    chunks = stored(repository, [(path, directory(path, 700, 700 * n)) for n in range(150)])
+    places = [repository.index.find(chunk.chunk_id) for chunk in chunks]
+    assert 1 < len(chunks) < 20
+    assert all(place is not None and place.content_size <= 2 * 2**20 for place in places)
+    assert len(list(read_listing(repository.reader, chunks))) == 150
 
 
 def test_an_empty_listing(repository: Repository) -> None:
