@@ -127,12 +127,14 @@ def _basis(repository: Repository, backup_type: BackupType, source: SourceName) 
     if backup_type in {"incremental", "differential"}:
         asked = cast("Effective", backup_type)
     try:
-        manifests, _ = repository.readable_backups()
+        manifests, damaged = repository.readable_backups()
         candidates = [found for one in manifests if (found := one.snapshot(source)) is not None]
         if asked == "differential":
             candidates = [one for one in candidates if one.effective == "full"]
         if not candidates:
             reason = f"there is no earlier {'full ' if asked == 'differential' else ''}snapshot of {source}"
+            if damaged:
+                reason += f", and this can't be read: {next(iter(damaged.values()))}"
             return _Basis("full", "" if asked == "full" else reason, None)
         return _Basis(asked, "", repository.snapshot(candidates[0].snapshot_id))
     except Damaged as error:

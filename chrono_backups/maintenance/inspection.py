@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from chrono_backups.errors import Damaged, ObjectMissing, StorageDenied, StorageError, StorageUnavailable
 from chrono_backups.events import Finding, Listener, Severity, silent
-from chrono_backups.pipeline.encryption import Kind
 from chrono_backups.repository.format import HEADER_KEY, object_key, open_object, prefix
 from chrono_backups.repository.index import IndexTable
 from chrono_backups.repository.repository import Repository
@@ -17,6 +16,8 @@ T = TypeVar("T")
 _LISTINGS_MOST = 20
 
 HINT = "Copy the object from a replica in its place, or take a new backup: what is still at hand is stored anew."
+
+UNUSED = "No backup in sight relies on it, and `prune` removes it."
 
 
 class Findings:
@@ -33,9 +34,12 @@ class Findings:
             self._found[code, subject] = finding
             self._listener(finding)
 
-    def damage(self, error: Damaged) -> None:
-        """Keep what an error says of an object."""
-        self.add("damaged", error.key, error.message, HINT)
+    def damage(self, error: Damaged, *, relied_on: bool = True) -> None:
+        """Keep what an error says of an object; it is a warning where no backup in sight relies on the object."""
+        if relied_on:
+            self.add("damaged", error.key, error.message, HINT)
+        else:
+            self.add("damaged", error.key, error.message, UNUSED, "warning")
 
     @property
     def found(self) -> tuple[Finding, ...]:
@@ -73,7 +77,7 @@ class Inspector:
             self.bytes += len(stored)
         return stored
 
-    def each(self, kind: Kind, names: Iterable[str], inspect: Callable[[str], T]) -> dict[str, T]:
+    def each(self, names: Iterable[str], inspect: Callable[[str], T], *, relied_on: bool = True) -> dict[str, T]:
         """What ``inspect`` makes of each object; damage is kept, and what was removed meanwhile is left out."""
         made: dict[str, T] = {}
         for name in names:
@@ -82,7 +86,7 @@ class Inspector:
             except ObjectMissing:
                 continue
             except Damaged as error:
-                self.findings.damage(error)
+                self.findings.damage(error, relied_on=relied_on)
         return made
 
     def index_tables(self) -> dict[str, IndexTable]:

@@ -83,11 +83,11 @@ class Structure:
     def _backups(self) -> None:
         forgotten = set(self._repository.forgotten())
         names = self._repository.names("manifest") if self.backup_id is None else [self._chosen()]
-        manifests = self._inspector.each("manifest", names, self._manifest)
+        visible = [name for name in names if name not in forgotten]
         needed: dict[str, str] = {}
-        for name, manifest in manifests.items():
-            if name not in forgotten:
-                needed.update((summary.snapshot_id, name) for summary in manifest.snapshots)
+        for name, manifest in self._inspector.each(visible, self._manifest).items():
+            needed.update((summary.snapshot_id, name) for summary in manifest.snapshots)
+        self._inspector.each([name for name in names if name in forgotten], self._manifest, relied_on=False)
         others = self._repository.names("snapshot") if self.backup_id is None else []
         self._check_claimed(others, {*names, *forgotten})
         every = list(dict.fromkeys((*needed, *others)))
@@ -132,8 +132,10 @@ class Structure:
             if backup_id is not None and backup_id in self._repository.names("manifest"):
                 self._findings.add("missing", key, f"it is missing, and spoils {backup_id}", HINT)
         except Damaged as error:
-            spoils = "" if backup_id is None else f"; it spoils {backup_id}"
-            self._findings.add("damaged", key, error.message + spoils, HINT)
+            if backup_id is None:
+                self._findings.damage(error, relied_on=_backup_of(name) in self._unread)
+            else:
+                self._findings.add("damaged", key, f"{error.message}; it spoils {backup_id}", HINT)
         else:
             if backup_id is not None:
                 self.listings.add(snapshot)

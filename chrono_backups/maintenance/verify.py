@@ -173,7 +173,7 @@ class _Verification:
     def _records(self) -> None:
         for kind in _RECORDS:
             names = self._repository.names(kind)
-            self.inspector.each(kind, names, partial(self._record, kind))
+            self.inspector.each(names, partial(self._record, kind))
 
     def _record(self, kind: Kind, name: str) -> None:
         key = object_key(kind, name)

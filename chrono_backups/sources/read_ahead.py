@@ -48,6 +48,11 @@ class Batch:
         """There will be no reply."""
         self._found = memoryview(array("i", [-1]) * len(self._sizes))
 
+    def drop(self) -> None:
+        """Let go of the reply: its place goes to another batch."""
+        if self._found is not None:
+            self._found.release()
+
     def take(self, view: memoryview) -> int:
         """The next file's content into the start of ``view``; its size, or -1 where it was not read."""
         if self._found is None:
@@ -157,6 +162,7 @@ class ReadAhead:
         """The batch's place is free for another."""
         if batch in self._waiting:
             self.await_reply(batch)
+        batch.drop()
         self._free.append(batch.place // _PLACE_SIZE)
 
     def close(self) -> None:
@@ -173,5 +179,5 @@ class ReadAhead:
 
 
 def _unmap(mapped: mmap) -> None:
-    with suppress(BufferError):  # a batch still looks at it, which its owner is about to drop
+    with suppress(BufferError):  # a directory that was never closed still looks at it
         mapped.close()

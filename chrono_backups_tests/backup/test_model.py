@@ -182,7 +182,8 @@ class Backups(RuleBasedStateMachine):
         except StorageDenied:
             assert call is not None
         except ChronoBackupsError as error:
-            assert "goes on" in str(error), error  # one that was killed still holds its lease
+            # One that was killed still holds its lease; or this one could not read what it would have had to.
+            assert "goes on" in str(error) or call is not None, error
         self.unchecked |= set(self.trees) - self.forgotten
 
     @invariant()
