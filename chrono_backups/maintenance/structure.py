@@ -53,6 +53,8 @@ class Structure:
         self.faults: list[PackFault] = []
         self.nowhere: set[bytes] = set()
         """Needed chunks that the index does not know."""
+        self._unread: set[str] = set()
+        """Backups in sight whose manifest can't be read."""
         self._bounds: dict[int, tuple[bytes, bytes]] = {}
 
     @property
@@ -85,7 +87,9 @@ class Structure:
         names = self._repository.names("manifest") if self.backup_id is None else [self._chosen()]
         visible = [name for name in names if name not in forgotten]
         needed: dict[str, str] = {}
-        for name, manifest in self._inspector.each(visible, self._manifest).items():
+        manifests = self._inspector.each(visible, self._manifest)
+        self._unread = set(visible) - manifests.keys()
+        for name, manifest in manifests.items():
             needed.update((summary.snapshot_id, name) for summary in manifest.snapshots)
         self._inspector.each([name for name in names if name in forgotten], self._manifest, relied_on=False)
         others = self._repository.names("snapshot") if self.backup_id is None else []
@@ -129,7 +133,7 @@ class Structure:
             if snapshot.snapshot_id != name or backup_id not in {None, snapshot.backup_id}:
                 raise Damaged(f"{key} is the snapshot {snapshot.snapshot_id} of {snapshot.backup_id}", key=key)
         except ObjectMissing:
-            if backup_id is not None and backup_id in self._repository.names("manifest"):
+            if backup_id is not None and backup_id in self._in_sight():
                 self._findings.add("missing", key, f"it is missing, and spoils {backup_id}", HINT)
         except Damaged as error:
             if backup_id is None:
@@ -139,6 +143,9 @@ class Structure:
         else:
             if backup_id is not None:
                 self.listings.add(snapshot)
+
+    def _in_sight(self) -> set[str]:
+        return set(self._repository.names("manifest")) - set(self._repository.forgotten())
 
     # Index and packs.
 

@@ -158,8 +158,11 @@ def _read_backups(repository: Repository, found: Survey, findings: Findings) -> 
             for summary in manifest.snapshots:
                 found.claimed.add(summary.snapshot_id)
                 listings.add(repository.snapshot(summary.snapshot_id))
+        except ObjectMissing:  # another prune removed it, and this one only plans
+            continue
         except Damaged as error:
-            findings.damage(error)
+            if name not in repository.forgotten() and name in repository.names("manifest"):
+                findings.damage(error)
     found.snapshots = repository.names("snapshot")
     return listings
 

@@ -17,6 +17,7 @@ from statistics import median
 
 import dagster as dg
 
+from chrono_backups.errors import Damaged
 from chrono_backups.events import Finding
 from chrono_backups.identifiers import BACKUP_TYPES, BackupType
 from chrono_backups.maintenance.verify import verify
@@ -108,7 +109,7 @@ def verified_in_words(findings: Sequence[Finding], *, whole: bool) -> str:
 def _size(_context: dg.AssetCheckExecutionContext, repository: Repository, subject: Subject) -> Judgement:
     kin = [
         one
-        for one in repository.backups()
+        for one in repository.readable_backups()[0]
         if one.type == subject.manifest.type and one.started_at < subject.manifest.started_at
     ]
     rows, odd = [], []
@@ -173,7 +174,7 @@ def _subject(context: dg.AssetCheckExecutionContext, backups: BackupsResource, b
     made = records[0].asset_materialization if records else None
     if made is None:
         with backups.opened() as (_, repository):
-            newest = next((one for one in repository.backups() if one.type == backup_type), None)
+            newest = next((one for one in repository.readable_backups()[0] if one.type == backup_type), None)
         if newest is None:
             raise dg.Failure(f"There is no {backup_type} backup to check.", allow_retries=False)
         return Subject(newest, PRIMARY, True)
@@ -198,22 +199,36 @@ def build_checks(backup_type: BackupType) -> dg.AssetChecksDefinition:
         pool=POOL,
     )
     def checks(context: dg.AssetCheckExecutionContext, backups: BackupsResource) -> Iterator[dg.AssetCheckResult]:
-        selected = {key.name for key in context.selected_asset_check_keys}
+        selected = [name for name in CHECKS if check_key(backup_type, name) in context.selected_asset_check_keys]
         with explained(context):
-            subject = _subject(context, backups, backup_type)
+            try:
+                subject = _subject(context, backups, backup_type)
+            except Damaged as error:
+                yield from (_result(backup_type, name, _unreadable(name, error)) for name in selected)
+                return
             with backups.opened(subject.storage) as (_, repository):
-                for name in [name for name in CHECKS if name in selected]:
+                for name in selected:
                     judged = CHECKS[name].judge(context, repository, subject)
-                    yield dg.AssetCheckResult(
-                        asset_key=asset,
-                        check_name=name,
-                        passed=judged.passed,
-                        severity=judged.severity,
-                        description=judged.description,
-                        metadata={"backup_id": subject.manifest.backup_id, **judged.metadata},
-                    )
+                    yield _result(backup_type, name, judged, subject.manifest.backup_id)
 
     return checks
+
+
+def _unreadable(name: str, error: Damaged) -> Judgement:
+    """The manifest itself is damaged: nothing of the backup is proven."""
+    severity = dg.AssetCheckSeverity.ERROR if CHECKS[name].blocking else dg.AssetCheckSeverity.WARN
+    return Judgement(False, severity, {"damaged": dg.MetadataValue.text(error.key)}, str(error))
+
+
+def _result(backup_type: BackupType, name: str, judged: Judgement, backup_id: str = "") -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=backup_asset_key(backup_type),
+        check_name=name,
+        passed=judged.passed,
+        severity=judged.severity,
+        description=judged.description,
+        metadata={**({"backup_id": backup_id} if backup_id else {}), **judged.metadata},
+    )
 
 
 def build_all_checks() -> list[dg.AssetChecksDefinition]:

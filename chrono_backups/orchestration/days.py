@@ -1,12 +1,14 @@
 """The days that backups are partitioned by: calendar days in the operator's time zone, today included."""
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
 from chrono_backups.errors import UsageError
-from chrono_backups.repository.records import Manifest
+from chrono_backups.identifiers import BackupType, parse_backup_id
 from chrono_backups.repository.repository import Repository
 from chrono_backups.settings import Settings
 
@@ -48,6 +50,27 @@ def checked_day(key: str, settings: Settings, now: datetime) -> date:
     return day
 
 
-def backups_of(repository: Repository, day: date, timezone: str) -> list[Manifest]:
-    """The backups that were begun on that day, newest first."""
-    return [one for one in repository.backups() if day_of(one.started_at, timezone) == day]
+@dataclass(frozen=True)
+class Held:
+    """A backup that the repository holds, as far as it can be read."""
+
+    backup_id: str
+    type: BackupType
+    status: Literal["complete", "partial", "unreadable"]
+    content: int
+    """Bytes that a whole restore writes."""
+
+
+def backups_of(repository: Repository, day: date, timezone: str) -> list[Held]:
+    """The backups that were begun on that day, newest first; those whose manifest is damaged come last."""
+    manifests, damaged = repository.readable_backups()
+    held = [
+        Held(one.backup_id, one.type, one.status, one.statistics.bytes_total)
+        for one in manifests
+        if day_of(one.started_at, timezone) == day
+    ]
+    for name in sorted(damaged):
+        parsed = parse_backup_id(name)
+        if parsed is not None and day_of(parsed[1], timezone) == day:
+            held.append(Held(name, parsed[0], "unreadable", 0))
+    return held

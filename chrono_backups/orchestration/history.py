@@ -35,7 +35,7 @@ def known_backups(instance: dg.DagsterInstance, backup_type: BackupType) -> set[
 def report_backups(context: dg.OpExecutionContext, backups: BackupsResource) -> None:
     """Report each backup of the repository that Dagster does not know as a materialization of its day."""
     with explained(context), backups.opened() as (application, repository):
-        settings, manifests = application.settings, repository.backups()
+        settings, (manifests, damaged) = application.settings, repository.readable_backups()
     known = {identifier for one in BACKUP_TYPES for identifier in known_backups(context.instance, one)}
     reported = too_old = 0
     for manifest in reversed(manifests):
@@ -55,9 +55,13 @@ def report_backups(context: dg.OpExecutionContext, backups: BackupsResource) -> 
             )
         )
         reported += 1
+    for name, error in damaged.items():
+        context.log.warning(f"{name} is not shown: {error}")
     if too_old:
         context.log.warning(f"{too_old} backups are older than BACKUP_FIRST_DAY, {settings.first_day}: not shown")
-    context.add_output_metadata({"held": len(manifests), "reported": reported, "before_first_day": too_old})
+    context.add_output_metadata(
+        {"held": len(manifests), "reported": reported, "before_first_day": too_old, "unreadable": len(damaged)}
+    )
 
 
 @dg.job(name="rebuild_history", tags={KIND_TAG: "history"})

@@ -14,7 +14,7 @@ from chrono_backups.clock import SystemClock
 from chrono_backups.identifiers import BACKUP_TYPES, BackupType
 from chrono_backups.maintenance.verify import VerifyReport, verify
 from chrono_backups.orchestration.checks import verified_in_words
-from chrono_backups.orchestration.days import backup_days, backups_of, checked_day
+from chrono_backups.orchestration.days import Held, backup_days, backups_of, checked_day
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.launch import VerificationLaunch
 from chrono_backups.orchestration.metadata import Metadata, findings_table, in_words, plain_metadata, table
@@ -22,7 +22,6 @@ from chrono_backups.orchestration.names import BYTES_CHECK, STRUCTURE_CHECK, VER
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
 from chrono_backups.orchestration.runs import POOL, apply_limits
-from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 from chrono_backups.settings import Settings
 
@@ -46,12 +45,12 @@ def build_verification(settings: Settings) -> dg.AssetsDefinition:
             apply_limits(context, loaded)
             day = checked_day(context.partition_key, loaded, SystemClock().now())
             with backups.opened() as (_, repository):
-                manifests = backups_of(repository, day, loaded.timezone)
-                if not manifests:
+                held = backups_of(repository, day, loaded.timezone)
+                if not held:
                     yield dg.MaterializeResult(metadata=_nothing_to_prove(day))
                     return
-                newest = {one.type: one.backup_id for one in reversed(repository.backups())}
-                reports = [(one, _prove(context, repository, one, config.depth, newest)) for one in manifests]
+                newest = {one.type: one.backup_id for one in reversed(repository.readable_backups()[0])}
+                reports = [(one, _prove(context, repository, one, config.depth, newest)) for one in held]
         metadata = _proof_metadata(reports, config.depth)
         damaged = [one.backup_id for one, report in reports if not report.ok]
         if damaged:
@@ -73,23 +72,23 @@ def _nothing_to_prove(day: date) -> Metadata:
 def _prove(
     context: dg.AssetExecutionContext,
     repository: Repository,
-    manifest: Manifest,
+    held: Held,
     depth: str,
     newest: Mapping[BackupType, str],
 ) -> VerifyReport:
-    context.log.info(f"Verifying {manifest.backup_id} ({depth})")
-    report = verify(repository, backup_id=manifest.backup_id, full=depth == "full", listener=RunLog(context.log))
+    context.log.info(f"Verifying {held.backup_id} ({depth})")
+    report = verify(repository, backup_id=held.backup_id, full=depth == "full", listener=RunLog(context.log))
     # A check shows its latest evaluation: damage is always told, but that an older backup is whole says
     # nothing of the newest one.
-    if not report.ok or newest[manifest.type] == manifest.backup_id:
+    if not report.ok or newest.get(held.type) == held.backup_id:
         context.log_event(
             dg.AssetCheckEvaluation(
-                asset_key=backup_asset_key(manifest.type),
+                asset_key=backup_asset_key(held.type),
                 check_name=BYTES_CHECK if depth == "full" else STRUCTURE_CHECK,
                 passed=report.ok,
                 severity=dg.AssetCheckSeverity.ERROR,
                 description=verified_in_words(report.findings, whole=report.ok),
-                metadata={"backup_id": manifest.backup_id, **plain_metadata(report.to_json())},
+                metadata={"backup_id": held.backup_id, **plain_metadata(report.to_json())},
                 blocking=True,
                 partition=context.partition_key,
             )
@@ -97,7 +96,7 @@ def _prove(
     return report
 
 
-def _proof_metadata(reports: list[tuple[Manifest, VerifyReport]], depth: str) -> Metadata:
+def _proof_metadata(reports: list[tuple[Held, VerifyReport]], depth: str) -> Metadata:
     findings = [finding for _, report in reports for finding in report.findings]
     rows = [
         (one.backup_id, one.status, "whole" if report.ok else "**damaged**", report.objects, in_words(report.bytes))

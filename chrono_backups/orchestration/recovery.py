@@ -20,6 +20,7 @@ from chrono_backups.orchestration.steps import missing_in_words
 from chrono_backups.recovery import plan as planning
 from chrono_backups.recovery import restore as restoring
 from chrono_backups.recovery.plan import RestorePlan
+from chrono_backups.repository.latest import SAFETY_TRIGGER
 from chrono_backups.repository.repository import Repository
 
 NARROWEST: tuple[BackupType, ...] = ("configuration", "files_only", "database_only")
@@ -34,7 +35,7 @@ def plan_restore(context: dg.OpExecutionContext, config: RestoreLaunch, backups:
         apply_limits(context, application.settings)
         if not config.target and not config.in_place:
             raise UsageError("a restore needs a target directory", hint="Or `in_place`, to overwrite the originals.")
-        asked["backup_id"] = repository.backup(config.backup_id).backup_id
+        asked["backup_id"] = repository.backup(config.backup_id, config.sources).backup_id
         planned = _planned(repository, asked)
     rows = [
         (one.source, f"{one.files:,}", f"{one.directories:,}", in_words(one.bytes), str(one.destination))
@@ -92,7 +93,7 @@ def _secure(context: dg.OpExecutionContext, application: Application, plan: Rest
     """Back up what the restore will overwrite, and show it as what it is. Raises where that is not complete."""
     sources = {one.source for one in plan.sources}
     backup_type: BackupType = next((one for one in NARROWEST if sources <= set(SOURCES_OF_TYPE[one])), "full")
-    trigger = f"safety backup before restoring {plan.backup_id}, {trigger_of(context.run)}"
+    trigger = f"{SAFETY_TRIGGER} before restoring {plan.backup_id}, {trigger_of(context.run)}"
     manifest = application.take_backup(backup_type, trigger=trigger, listener=RunLog(context.log))
     context.log.info(f"Safety backup: {manifest.backup_id}")
     context.log_event(

@@ -13,7 +13,7 @@ from chrono_backups.identifiers import BACKUP_TYPES, BackupType, StorageName
 from chrono_backups.maintenance.replicate import replicate
 from chrono_backups.orchestration.days import backup_days, backups_of, checked_day
 from chrono_backups.orchestration.failures import explained
-from chrono_backups.orchestration.metadata import Metadata, findings_table, plain_metadata, table
+from chrono_backups.orchestration.metadata import Metadata, findings_table, in_words, plain_metadata, table
 from chrono_backups.orchestration.names import REPLICA, backup_asset_key
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
@@ -107,26 +107,27 @@ def _replicate(
     context: dg.AssetExecutionContext, backups: BackupsResource, day: date, storage: StorageName
 ) -> Metadata:
     with backups.opened() as (application, repository):
-        manifests = backups_of(repository, day, application.settings.timezone)
-        if not manifests:
+        held = backups_of(repository, day, application.settings.timezone)
+        if not held:
             return {"backups": dg.MetadataValue.int(0), "note": dg.MetadataValue.text(f"{day} has no backups")}
         with closing(application.storage(storage, create=True)) as destination:
-            names = [one.backup_id for one in manifests]
+            names = [one.backup_id for one in held if one.status != "unreadable"]
             report = replicate(repository, destination, backup_ids=names, listener=RunLog(context.log))
+    withheld = {*report.withheld, *(one.backup_id for one in held if one.status == "unreadable")}
     rows = [
-        (one.backup_id, one.status, "**withheld**" if one.backup_id in report.withheld else "whole")
-        for one in manifests
+        (one.backup_id, one.status, in_words(one.content), "**withheld**" if one.backup_id in withheld else "whole")
+        for one in held
     ]
     metadata: Metadata = {
-        "backups": dg.MetadataValue.int(len(manifests)),
+        "backups": dg.MetadataValue.int(len(held)),
         "storage": dg.MetadataValue.text(storage),
-        "replicas": dg.MetadataValue.md(table(("backup", "status", "replica"), rows)),
+        "replicas": dg.MetadataValue.md(table(("backup", "status", "content#", "replica"), rows)),
         **plain_metadata(report.to_json()),
     }
     if report.findings:
         metadata["findings"] = dg.MetadataValue.md(findings_table(report.findings))
-    if not report.ok:
-        held_back = ", ".join(report.withheld) or "nothing"
+    if withheld or not report.ok:
+        held_back = ", ".join(sorted(withheld)) or "nothing"
         raise dg.Failure(
             f"{storage} has no whole replica of {day}; withheld: {held_back}", metadata=metadata, allow_retries=False
         )

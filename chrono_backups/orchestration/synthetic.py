@@ -40,7 +40,7 @@ class SyntheticPoint:
 def find_synthetic(repository: Repository, day: date, sources: Sequence[str], timezone: str) -> SyntheticPoint:
     """The newest backup that can stand for ``day``. Raises ``BackupMissing`` where there is none."""
     ended_at = end_of(day, timezone)
-    for manifest in repository.backups():
+    for manifest in repository.readable_backups()[0]:
         held = {snapshot.source for snapshot in manifest.snapshots}
         if manifest.status == "complete" and manifest.finished_at <= ended_at and held.issuperset(sources):
             return SyntheticPoint(day.isoformat(), ended_at, manifest.backup_id)

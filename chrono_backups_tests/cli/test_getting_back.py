@@ -67,10 +67,11 @@ class TestLooking:
 
     def test_what_is_not_there(self, backed_up: Site) -> None:
         missing = str(backed_up.data / "never")
-        for words in (("get", "latest", missing), ("ls", "latest", missing)):
-            error = backed_up.json(*words, code=3)["error"]
+        for verb in ("get", "ls"):
+            error = backed_up.json(verb, "latest", missing, code=3)["error"]
             assert error["kind"] == "EntryMissing"
             assert "never" in error["message"]
+        words: tuple[str, ...]
         for words in (("show", "full_20200101_000000"), ("ls", "x"), ("diff", "x", "latest"), ("verify", "x")):
             assert backed_up.json(*words, code=3)["error"]["kind"] == "BackupMissing"
 

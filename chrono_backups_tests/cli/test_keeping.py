@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from chrono_backups_tests.cli.conftest import (
     KEY,
@@ -31,7 +32,7 @@ class TestKeys:
         assert added["label"] == "in 2027"
         key_file = ready.root / "new.key"
         assert key_file.stat().st_mode & 0o777 == 0o600
-        new = {"BACKUP_ENCRYPTION_KEY": "", "BACKUP_ENCRYPTION_KEY_FILE": str(key_file)}
+        new: dict[str, Any] = {"BACKUP_ENCRYPTION_KEY": "", "BACKUP_ENCRYPTION_KEY_FILE": str(key_file)}
         assert {key["key_id"]: key["current"] for key in ready.json("key", "list", **new)["keys"]} == {
             old[0]["key_id"]: False,
             added["key_id"]: True,

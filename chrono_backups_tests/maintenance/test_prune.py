@@ -431,3 +431,20 @@ def test_an_interrupted_removal_leaves_no_snapshot_behind(two: Two) -> None:
     assert repository.forgotten() == []
     assert len(repository.names("snapshot")) == 1
     assert_whole(site, site.storage, expected)
+
+
+def test_a_writer_does_not_adopt_what_a_prune_is_sweeping(two: Two) -> None:
+    """Between the rewriting of the index and the deletion of the packs, when a prune was interrupted there."""
+    site, repository, expected = two
+    doomed = {one.digest for one in planned(site, repository).condemn}
+    pruned(site, repository)
+    named = {name for name, table in repository.index_tables() if doomed & {pack.digest for pack in table.packs}}
+    for name in named:
+        del site.storage.objects[f"index/{name}"]
+    files = random_files()
+    site.write(files)
+    expected[site.backup(repository).backup_id] = files
+    assert not doomed & repository.load_index().packs().keys()
+    site.clock.advance(GRACE)
+    assert pruned(site, repository).packs_deleted == 2
+    assert_whole(site, site.storage, expected)

@@ -1,6 +1,7 @@
 """Launches for past days: synthetic recovery points, replicas and proofs over a range."""
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -180,6 +181,28 @@ class TestChecks:
         result = self.check(site, name)
         assert not result.success
         assert checks(result) == {name: False}
+
+    def test_a_damaged_manifest_fails_every_check_of_its_backup_alone(self, site: Site) -> None:
+        assert site.backup("full").success
+        manifest = self.manifest(site, site.backups()[0].backup_id)
+        manifest.write_bytes(manifest.read_bytes()[:-1] + b"?")
+        result = self.check(site, "structure_verified")
+        assert not result.success
+        assert checks(result) == {"structure_verified": False}
+        assert site.backup("configuration").success, "another backup is none the worse"
+        verified = site.launch("verification_job", site.today())
+        assert not verified.success
+        assert manifest.name in failures(verified)
+        replicated = TestReplicas.replicate(site, site.today())
+        assert not replicated.success
+        assert manifest.name in failures(replicated)
+        assert site.launch("rebuild_history").success
+
+    @staticmethod
+    def manifest(site: Site, backup_id: str) -> Path:
+        (found,) = [path for path in (site.root / "repository").rglob(backup_id) if path.is_file()]
+        found.chmod(0o600)
+        return found
 
     @staticmethod
     def check(site: Site, name: str) -> dg.ExecuteInProcessResult:

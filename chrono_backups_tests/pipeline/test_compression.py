@@ -59,8 +59,9 @@ def test_codecs_are_the_public_formats() -> None:
 
 
 def test_a_level_counts() -> None:
-    assert len(compressed("zstd", TEXT, 19)[1]) < len(compressed("zstd", TEXT, 1)[1])
-    assert len(compressed("gzip", TEXT, 9)[1]) < len(compressed("gzip", TEXT, 1)[1])
+    text = TEXT[:1_500_000]
+    assert len(compressed("zstd", text, 19)[1]) < len(compressed("zstd", text, 1)[1])
+    assert len(compressed("gzip", text, 9)[1]) < len(compressed("gzip", text, 1)[1])
 
 
 def test_one_compressor_serves_many_contents() -> None:

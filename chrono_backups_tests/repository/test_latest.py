@@ -7,9 +7,9 @@ from typing import cast
 
 import pytest
 
-from chrono_backups.repository.latest import latest
-from chrono_backups.cli.context import SAFETY_TRIGGER, TRIGGER
+from chrono_backups.cli.context import TRIGGER
 from chrono_backups.identifiers import SOURCES_OF_TYPE, BackupType, SourceName
+from chrono_backups.repository.latest import SAFETY_TRIGGER, latest
 from chrono_backups.repository.records import Manifest, SnapshotSummary, Statistics, Status
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -66,7 +66,7 @@ def encoded(one: dict[str, Any]) -> bytes:
     return encode_segment(one["path"], b"\0".join(one["names"]), block, one["hashes"], one["extents"], one["extras"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(every=st.lists(entries(), min_size=1, max_size=3))
 def test_round_trip(every: list[dict[str, Any]]) -> None:
     chunk = memoryview(b"".join(map(encoded, every)))
@@ -90,7 +90,7 @@ def test_round_trip(every: list[dict[str, Any]]) -> None:
         assert bytes(segment.raw) == encoded(one)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(one=entries(), data=st.data())
 def test_a_cut_or_stretched_segment_is_damaged(one: dict[str, Any], data: Any) -> None:
     raw = encoded(one)
