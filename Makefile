@@ -49,7 +49,7 @@ demo: $(READY)  ## Back up a small site through Dagster, restore, compare, serve
 ui: $(READY)  ## Serve the Dagster UI for the settings in .env (PORT=3000)
 	@mkdir -p .dagster && cp dagster.yaml .dagster/
 	@export DAGSTER_HOME="$(CURDIR)/.dagster" PATH="$(CURDIR)/$(BIN):$$PATH"; \
-	dagster-daemon run & trap "kill $$!" EXIT; trap "exit 130" INT TERM; \
+	dagster-daemon run & trap "kill $$! 2>/dev/null" EXIT; trap "exit 130" INT TERM; \
 	dagster-webserver --host 127.0.0.1 --port $(PORT)
 
 bench: $(READY)  ## Measure against restic, borg and tar | zstd (ARGS="--scale 0.1 --rounds 1")

@@ -93,7 +93,7 @@ class TestText:
         for name, text in python():
             for node in ast.walk(ast.parse(text)):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                    lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                    lines = (node.end_lineno or node.lineno) - node.lineno
                     if lines > MOST_LINES_OF_A_FUNCTION:
                         found.append(f"{name}:{node.lineno} {node.name}: {lines} lines")
         assert found == []

@@ -1,6 +1,6 @@
 """What long work tells, in the run's log: progress now and then, findings as they come."""
 
-from dagster import DagsterLogManager
+import logging
 
 from chrono_backups.clock import Clock, SystemClock
 from chrono_backups.events import Finding, Progress
@@ -15,7 +15,7 @@ FINDINGS_SHOWN = 50
 class RunLog:
     """A ``Listener`` that writes to a run's log; counts what it leaves out."""
 
-    def __init__(self, log: DagsterLogManager, clock: Clock | None = None) -> None:
+    def __init__(self, log: logging.Logger, clock: Clock | None = None) -> None:
         self._log = log
         self._clock = clock or SystemClock()
         self._last_line = self._clock.monotonic()

@@ -4,14 +4,17 @@ import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import dagster as dg
 import pytest
 
 from chrono_backups.assembly import Application
-from chrono_backups.backup.service import Outcome
+from chrono_backups.backup.service import Outcome, plan_backup
 from chrono_backups.errors import SourceUnavailable, StorageFull, StorageUnavailable
 from chrono_backups.orchestration import failures as failures_module
+from chrono_backups.orchestration.resources import BackupsResource
 from chrono_backups_tests.orchestration.site import Site, checks, facts, failures
 
 
@@ -263,3 +266,19 @@ def test_no_secret_reaches_dagster(site: Site) -> None:
     stored = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
     assert b"full_backup" in stored, "the search looks where events are"
     assert site.key.encode() not in stored
+
+
+@pytest.mark.parametrize(("status", "left"), [("CANCELING", 0), ("STARTED", 1)])
+def test_a_run_that_is_cancelled_between_steps_lets_go(site: Site, status: str, left: int) -> None:
+    """Dagster tears resources down at a run's end; with step processes also at a step's, when nothing may be let go."""
+    backups = BackupsResource()
+    run = site.instance.create_run_for_job(site.definitions().resolve_job_def("full_backup_job"))
+    with site.application().open_repository() as repository:
+        backups.begin(plan_backup(repository, "full", ["files"]), "primary")
+    backups.teardown_after_execution(_ended(run, dg.DagsterRunStatus(status)))
+    assert len(_leases(site)) == left
+
+
+def _ended(run: dg.DagsterRun, status: dg.DagsterRunStatus) -> dg.InitResourceContext:
+    ended = SimpleNamespace(get_run_by_id=lambda _: run.with_status(status))
+    return cast("dg.InitResourceContext", SimpleNamespace(instance=ended, run=run))
