@@ -56,6 +56,8 @@ class Repository:
         self.keys = keyring.keys()
         self.leases = Leases(storage, self.keys, clock)
         self._index: Index | None = None
+        self._standing_in: list[tuple[Pack, Sequence[PackedChunk]]] = []
+        """Packs whose index object is damaged: the next writer puts them into a new one."""
         self._reader: ChunkReader | None = None
 
     @classmethod
@@ -242,13 +244,21 @@ class Repository:
             self._index = self.load_index()
         return self._index
 
-    def index_tables(self) -> list[tuple[str, IndexTable]]:
-        """Name and content of every index object. Raises ``Damaged``."""
+    def index_tables(self, *, pass_over_damaged: bool = False) -> list[tuple[str, IndexTable]]:
+        """Name and content of every index object. Raises ``Damaged``, unless told to pass over such."""
         for _ in range(_LISTINGS_MOST):
+            found: list[tuple[str, IndexTable]] = []
             try:
-                return [(name, self._index_table(name)) for name in self.names("index")]
+                for name in self.names("index"):
+                    try:
+                        found.append((name, self._index_table(name)))
+                    except Damaged:
+                        if not pass_over_damaged:
+                            raise
             except ObjectMissing as error:  # replaced by a prune between the listing and the reading: list again
                 missing = error
+            else:
+                return found
         raise Damaged(f"{missing.key} is listed and missing", key=missing.key) from missing
 
     def _index_table(self, name: str) -> IndexTable:
@@ -256,13 +266,35 @@ class Repository:
         return IndexTable(open_object(self.keys, "index", name, self.storage.get(key)), key)
 
     def load_index(self) -> Index:
-        """A fresh reading of all index objects."""
+        """A fresh reading of all index objects.
+
+        For one that is damaged the packs' own directories stand in: a restore must not fail for want of
+        what can be read elsewhere. ``verify`` names it.
+        """
         index = Index()
-        for _, table in self.index_tables():
+        tables = self.index_tables(pass_over_damaged=True)
+        for _, table in tables:
             index.add(table)
+        if len(tables) < len(self.names("index")):
+            known = {object_key("pack", pack.name) for pack in index.packs().values()}
+            unknown = [info for info in self.storage.list(prefix("pack")) if info.key not in known]
+            self._standing_in = self._directories(unknown, silent)
+            index.add(IndexTable(encode_index(self._standing_in)))
         return index
 
-    def put_index(self, packs: Iterable[tuple[Pack, list[PackedChunk]]]) -> str:
+    def _directories(self, packs: Iterable[ObjectInfo], listener: Listener) -> list[tuple[Pack, Sequence[PackedChunk]]]:
+        """What each of those packs says that it holds. One that can't be read is left out, and named."""
+        found: list[tuple[Pack, Sequence[PackedChunk]]] = []
+        for info in packs:
+            try:
+                found.append(self.read_pack_directory(info))
+            except ObjectMissing:  # swept meanwhile
+                continue
+            except Damaged as error:
+                listener(Finding("pack-not-adopted", "warning", info.key, error.message, "`prune` removes it."))
+        return found
+
+    def put_index(self, packs: Iterable[tuple[Pack, Sequence[PackedChunk]]]) -> str:
         """Store an index object over those packs; its name."""
         name = self.unique_name()
         content = encode_index(packs)
@@ -271,6 +303,7 @@ class Repository:
 
     def reload(self) -> None:
         """Forget what was read of the index: another run has written since."""
+        self._standing_in = []
         if self._reader is not None:
             self._reader.close()
         self._index = self._reader = None
@@ -288,8 +321,9 @@ class Repository:
     ) -> Iterator[ChunkWriter]:
         """Writes chunks, relying on what is stored as far as it is there.
 
-        Looks over the packs first: what a killed run left is adopted, and chunks of packs that are
-        missing, cut short or condemned are stored anew.
+        Looks over the packs first. Those that no index names are put into one, so that nothing is stored
+        twice: they are of killed runs, of a run that is going on, which does no harm, or their index object
+        is damaged. Chunks of packs that are missing, cut short or condemned are stored anew.
         """
         self.reload()
         # In this order: a pack that another run stores, or a prune sweeps, meanwhile is not taken for lost.
@@ -306,8 +340,11 @@ class Repository:
                 listener(Finding("pack-missing", "error", object_key("pack", pack.name), message, hint))
         for digest in condemned:  # a prune may be sweeping it: no index may name it again
             listed.pop(object_key("pack", digest.hex()), None)
-        if listed:
-            self._adopt(listed.values(), listener)
+        standing_in = [one for one in self._standing_in if one[0].digest not in condemned]
+        adopted = [*standing_in, *self._directories(listed.values(), listener)]
+        if adopted:
+            self.put_index(adopted)
+            self.reload()
         with ChunkWriter(
             self.storage,
             self.keys,
@@ -324,24 +361,6 @@ class Repository:
     def unique_name(self) -> str:
         """A name for an object that nobody asks for by name: time, then chance."""
         return f"{self.clock.now():%Y%m%dt%H%M%S}-{self.clock.random_bytes(8).hex()}"
-
-    def _adopt(self, unindexed: Iterable[ObjectInfo], listener: Listener) -> None:
-        """Put packs that no index names into the index, so that nothing is stored twice.
-
-        They are of killed runs, or of a run that is going on, which does no harm. One that does not open is
-        left for prune, and named.
-        """
-        adopted = []
-        for info in unindexed:
-            try:
-                adopted.append(self.read_pack_directory(info))
-            except ObjectMissing:  # swept meanwhile
-                continue
-            except Damaged as error:
-                listener(Finding("pack-not-adopted", "warning", info.key, error.message, "`prune` removes it."))
-        if adopted:
-            self.put_index(adopted)
-            self.reload()
 
     def read_pack_directory(self, info: ObjectInfo) -> tuple[Pack, list[PackedChunk]]:
         """A pack's own account of what it holds, from its end. Raises ``Damaged``, ``ObjectMissing``."""

@@ -25,6 +25,8 @@ from chrono_backups.repository.index import Index, IndexTable, Location, Pack, e
 from chrono_backups.storage.base import Storage
 
 SLOT_SIZE = 2 * MAX_CHUNK
+_PATIENCE = 1.0
+"""Seconds that a run that has failed or was stopped waits for each of its threads."""
 _PACK_BUFFER = PACK_TARGET + MAX_CHUNK + 256 * 1024
 _INDEX_EVERY = 65536
 """Chunks after which a run writes what it has of the index, and forgets its own larger record of it."""
@@ -149,8 +151,11 @@ class ChunkWriter:
             self._work.put(None)
         for _ in range(self._options.uploads):
             self._packs.put(None)
+        # An upload that is held up by the bandwidth limit or a slow storage does no harm if it goes on for itself:
+        # whoever stops a run need not wait for it.
+        patience = None if self._failure is None else _PATIENCE
         for thread in self._threads:
-            thread.join()
+            thread.join(patience)
 
     # The caller's side.
 
@@ -318,7 +323,7 @@ class ChunkWriter:
         size = len(data)
         with suppress(ObjectExists):  # the same bytes under their own hash: a put whose first answer was lost
             self._storage.put(object_key("pack", digest.hex()), data)
-        if self._options.read_back:
+        if self._options.read_back and self._failure is None:
             self._prove(digest)
         with self._lock:
             self._stored.append((Pack(digest, pack.salt, size), rows))

@@ -14,23 +14,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from chrono_backups.errors import SourceError
 from chrono_backups.events import Finding, Listener
 from chrono_backups.identifiers import SourceName
 from chrono_backups.pipeline.attributes import Attributes
+from chrono_backups.sources import scan
 from chrono_backups.sources.base import PLAIN, Capture, Content, Description, Directory, Unreadable
 from chrono_backups.sources.patterns import Patterns
 from chrono_backups.sources.read_ahead import Batch, ReadAhead
 
-_STRETCH = 4096
-"""A directory with more entries than about this is yielded in stretches, cut by name, so that an entry more
-or less moves no other stretch."""
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _XATTRS_MOST = 1024 * 1024
-_TIME_MOST = 2**63 - 1
-_KIND = 0o170000
 _HOLE_LEAST = 64 * 1024
 """A shorter hole is read as zeros: a chunk of its own for every few kB between holes would cost more."""
 
@@ -119,19 +114,19 @@ class _FilesCapture:
         return {"paths": [os.fsdecode(root) for root in self._roots]}
 
     def directories(self) -> Iterator[Directory]:
-        leading = _leading(self._roots)
+        leading = scan.leading(self._roots)
         pending = [b""]
         while pending:
             path = pending.pop()
             below: list[bytes] = []
             chosen = path in leading
             names = sorted(leading[path]) if chosen else self._names(path)
-            for stretch in _stretches(names):
+            for stretch in scan.stretches(names):
                 directory = self._directory(path, stretch, chosen=chosen)
                 if directory is None:
                     continue
                 modes = zip(directory.attributes.names, directory.attributes.mode, strict=True)
-                below.extend(name for name, mode in modes if mode & _KIND == stat.S_IFDIR)
+                below.extend(name for name, mode in modes if mode & scan.KIND == stat.S_IFDIR)
                 yield directory
             start = path + b"/" if path else b""
             pending.extend(start + name for name in reversed(below))
@@ -168,7 +163,7 @@ class _FilesCapture:
                 if not isinstance(error, FileNotFoundError) or chosen:
                     self._listener(_finding("entry-unreadable", start + name, error))
                 continue
-            kind = found.st_mode & _KIND
+            kind = found.st_mode & scan.KIND
             if kind == stat.S_IFSOCK or (picky and self._left_out(start + name, found.st_mode)):
                 continue
             if found.st_nlink > 1 and kind == stat.S_IFREG:
@@ -178,7 +173,7 @@ class _FilesCapture:
         if not kept:
             os.close(descriptor)
             return None
-        return _FilesDirectory(path, start, descriptor, _attributes(kept, stats), linked, self._ahead)
+        return _FilesDirectory(path, start, descriptor, scan.attributes(kept, stats), linked, self._ahead)
 
     def _left_out(self, path: bytes, mode: int) -> bool:
         if stat.S_ISDIR(mode):
@@ -295,8 +290,8 @@ class _FilesDirectory:
         if not stat.S_ISREG(found.st_mode):
             message = "is no longer a file, and was left out"
             raise Unreadable(Finding("file-vanished", "warning", _shown(self.where(position)), message))
-        if found.st_ino != columns.inode[position] or _representable(found.st_ctime_ns) != columns.ctime[position]:
-            _update(columns, position, found)
+        if found.st_ino != columns.inode[position] or scan.representable(found.st_ctime_ns) != columns.ctime[position]:
+            scan.update(columns, position, found)
 
     def open(self, position: int) -> Content:
         handle = self._open(position)
@@ -311,7 +306,7 @@ class _FilesDirectory:
         """Whether the file changed while it was read; its size is then what was read of it."""
         found = os.fstat(handle)
         columns = self.attributes
-        if _representable(found.st_ctime_ns) == columns.ctime[position] and done == columns.size[position]:
+        if scan.representable(found.st_ctime_ns) == columns.ctime[position] and done == columns.size[position]:
             return None
         columns.size[position] = done
         message = f"changed while it was read; {done} bytes of it were captured"
@@ -371,67 +366,6 @@ class _FileContent:
             return self._directory.changed(self._descriptor, self._position, self._end)
         finally:
             os.close(self._descriptor)
-
-
-def _leading(roots: Sequence[bytes]) -> dict[bytes, set[bytes]]:
-    """For each directory that only leads to roots, the names to go on with."""
-    leading: dict[bytes, set[bytes]] = {}
-    whole = [root.strip(b"/") for root in roots]
-    for root in whole:
-        parts = root.split(b"/")
-        for depth in range(len(parts) if root else 0):
-            path = b"/".join(parts[:depth])
-            if any(path == other or (path + b"/").startswith(other + b"/") or not other for other in whole):
-                break  # inside another root, which takes all of it
-            leading.setdefault(path, set()).add(parts[depth])
-    return leading
-
-
-def _stretches(names: list[bytes]) -> Iterator[list[bytes]]:
-    """Runs of names, cut where a name's checksum says, or at twice the usual size."""
-    if len(names) <= _STRETCH:
-        yield names
-        return
-    run: list[bytes] = []
-    for name in names:
-        run.append(name)
-        if len(run) >= 2 * _STRETCH or (len(run) >= _STRETCH // 2 and crc32(name) % (_STRETCH // 2) == 0):
-            yield run
-            run = []
-    if run:
-        yield run
-
-
-def _attributes(names: list[bytes], stats: list[os.stat_result]) -> Attributes:
-    columns = [
-        [one.st_mode for one in stats],
-        [one.st_uid for one in stats],
-        [one.st_gid for one in stats],
-        [one.st_size if one.st_mode & _KIND == stat.S_IFREG else 0 for one in stats],
-        [one.st_mtime_ns for one in stats],
-        [one.st_ctime_ns for one in stats],
-        [one.st_ino for one in stats],
-    ]
-    try:
-        return Attributes.build(names, columns)
-    except OverflowError:
-        columns[4:6] = [list(map(_representable, times)) for times in columns[4:6]]
-        return Attributes.build(names, columns)
-
-
-def _representable(nanoseconds: int) -> int:
-    """A time as 64 bits hold it: some file systems keep times before 1677 and after 2262, set by mistake."""
-    return max(-_TIME_MOST, min(_TIME_MOST, nanoseconds))
-
-
-def _update(columns: Attributes, position: int, found: os.stat_result) -> None:
-    columns.mode[position] = found.st_mode
-    columns.uid[position] = found.st_uid
-    columns.gid[position] = found.st_gid
-    columns.size[position] = found.st_size
-    columns.mtime[position] = _representable(found.st_mtime_ns)
-    columns.ctime[position] = _representable(found.st_ctime_ns)
-    columns.inode[position] = found.st_ino
 
 
 def _xattrs(place: bytes | int, names: Sequence[str]) -> Mapping[bytes, bytes]:

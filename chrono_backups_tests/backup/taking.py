@@ -200,3 +200,14 @@ def write_all(root: Path, files: dict[str, bytes]) -> None:
 def noise(seed: int, size: int) -> bytes:
     """``size`` bytes that don't compress, the same for the same seed."""
     return random.Random(seed).randbytes(size)
+
+
+def mixed_site(path: Path) -> Path:
+    write_all(path, {f"small/{n}": noise(n, 1000 + n) for n in range(30)})
+    write_all(path, {"large": noise(100, 2_000_000), "deep/er/x": b"x", "empty": b""})
+    (path / "link").symlink_to("large")
+    return path
+
+
+def total(root: Path) -> int:
+    return sum(len(thing.content) for thing in on_disk(root).values())

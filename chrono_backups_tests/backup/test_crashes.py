@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -10,9 +9,9 @@ import sys
 import tempfile
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import pytest
 
@@ -21,84 +20,27 @@ from chrono_backups.backup.service import capture
 from chrono_backups.errors import ChronoBackupsError, StorageError, StorageFull, StorageUnavailable
 from chrono_backups.identifiers import BackupType
 from chrono_backups.pipeline.packing import PACK_TARGET
-from chrono_backups.repository.records import Manifest
 from chrono_backups.sources.files import FilesSource
-from chrono_backups.storage.base import ObjectInfo, Storage
+from chrono_backups.storage.base import Storage
 from chrono_backups.storage.faulty import Fail, FailFrom, FaultyStorage
 from chrono_backups.storage.local import LocalStorage
 from chrono_backups.storage.memory import MemoryStorage
 from chrono_backups.storage.metered import MeteredStorage
+from chrono_backups_tests.backup.crashing import PROJECT, attempt, check_all, copy_of, small_site, within
 from chrono_backups_tests.backup.taking import (
-    KEY,
     LEADING,
-    Heard,
-    Thing,
-    in_repository,
     new_repository,
     noise,
     on_disk,
     opened,
-    snapshot_of,
     take,
     write_all,
 )
 
-Trees = dict[str, dict[bytes, Thing]]
-T = TypeVar("T")
-PROJECT = Path(__file__).parents[2]
-
-
-def within(seconds: float, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """What the function returns or raises; a failure where it takes longer than ``seconds``: a deadlock."""
-    ended: list[tuple[T | None, BaseException | None]] = []
-
-    def run() -> None:
-        try:
-            ended.append((function(*args, **kwargs), None))
-        except BaseException as error:
-            ended.append((None, error))
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not ended:
-        pytest.fail(f"still running after {seconds} s")
-    result, error = ended[0]
-    if error is not None:
-        raise error
-    return cast("T", result)
-
-
-def attempt(storage: Storage, backup_type: BackupType, root: Path) -> Manifest:
-    """One backup as a process of its own would take it."""
-    return take(opened(storage), backup_type, root)
-
-
-def copy_of(storage: MemoryStorage) -> MemoryStorage:
-    copied = MemoryStorage()
-    for key, data in storage.objects.items():
-        copied.put(key, data)
-    return copied
-
-
-def check_all(storage: Storage, root: Path, trees: Trees) -> list[Manifest]:
-    """Every backup in sight reads back byte for byte, as its tree was; all of ``trees`` are in sight."""
-    repository = opened(storage)
-    manifests = repository.backups()
-    now = on_disk(root)
-    for manifest in manifests:
-        expected = trees.get(manifest.backup_id, now)
-        assert in_repository(repository, snapshot_of(repository, manifest), root) == expected
-    assert set(trees) <= {manifest.backup_id for manifest in manifests}
-    return manifests
-
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    path = tmp_path / "site"
-    write_all(path, {f"small/{n}": noise(n, 500 + n) for n in range(12)})
-    write_all(path, {"large": noise(100, 600_000), "deep/er/x": b"x"})
-    return path
+    return small_site(tmp_path / "site")
 
 
 def changed(root: Path) -> None:
@@ -326,126 +268,6 @@ def test_an_index_that_finds_no_room_leaves_packs_that_are_adopted(root: Path) -
     manifest = take(opened(storage), "full", root)
     assert manifest.statistics.bytes_added <= LEADING
     check_all(storage, root, {})
-
-
-# Two at once.
-
-
-class _MeanwhileStorage:
-    """Has something happen once, between a listing of packs being made and being seen."""
-
-    def __init__(self, inner: Storage, meanwhile: Callable[[], Any]) -> None:
-        self._inner = inner
-        self._meanwhile: Callable[[], Any] | None = meanwhile
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        found = list(self._inner.list(prefix))
-        if prefix == "packs/" and self._meanwhile is not None:
-            meanwhile, self._meanwhile = self._meanwhile, None
-            meanwhile()
-        return iter(found)
-
-
-def test_another_writers_packs_are_not_taken_for_missing(root: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    write_all(other, {"x": noise(5, 700_000)})
-    storage = MemoryStorage()
-    new_repository(storage)
-    meanwhile = _MeanwhileStorage(storage, lambda: take(opened(storage), "full", other))
-    heard = Heard()
-    take(opened(meanwhile), "files_only", root, listener=heard)
-    assert heard.findings == []
-    assert len(opened(storage).backups()) == 2
-
-
-def test_writers_on_threads_do_not_harm_each_other(tmp_path: Path) -> None:
-    storage = MemoryStorage()
-    new_repository(storage)
-    roots = [tmp_path / f"site {n}" for n in range(3)]
-    for number, root in enumerate(roots):
-        write_all(root, {f"own/{n}": noise(100 * number + n, 5000) for n in range(20)})
-        write_all(root, {"shared/large": noise(7, 2_000_000), "shared/small": noise(8, 20_000)})
-    taken: list[tuple[Path, Manifest]] = []
-    heard = Heard()
-    start = threading.Barrier(len(roots))
-
-    def work(root: Path, backup_type: BackupType) -> None:
-        repository = opened(storage)
-        start.wait()
-        for _ in range(4):
-            taken.append((root, take(repository, backup_type, root, listener=heard)))  # noqa: PERF401 - seen as it goes
-
-    types: list[BackupType] = ["full", "files_only", "full"]
-    threads = [threading.Thread(target=work, args=pair) for pair in zip(roots, types, strict=True)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert len(taken) == 12
-    assert heard.findings == []
-    assert len({manifest.backup_id for _, manifest in taken}) == 12
-    repository = opened(storage)
-    for root, manifest in taken:
-        assert in_repository(repository, snapshot_of(repository, manifest), root) == on_disk(root)
-
-
-_WRITER = """
-    import sys
-    from pathlib import Path
-    from chrono_backups_tests.backup.taking import opened, take
-    from chrono_backups.storage.local import LocalStorage
-    for kind in ("full", "incremental", "full"):
-        print(take(opened(LocalStorage(Path(sys.argv[1]))), kind, Path(sys.argv[2])).backup_id)
-"""
-
-
-def test_writers_in_processes_do_not_harm_each_other(tmp_path: Path) -> None:
-    place = tmp_path / "repository"
-    new_repository(LocalStorage(place, create=True)).close()
-    roots = [tmp_path / f"site {n}" for n in range(2)]
-    for number, root in enumerate(roots):
-        write_all(root, {"own": noise(number, 3_000_000), "shared": noise(9, 3_000_000)})
-    programs = [[sys.executable, "-c", textwrap.dedent(_WRITER), str(place), str(root)] for root in roots]
-    children = [subprocess.Popen(program, stdout=subprocess.PIPE, cwd=PROJECT, text=True) for program in programs]
-    outputs = [child.communicate(timeout=60)[0].split() for child in children]
-    assert [child.returncode for child in children] == [0, 0]
-    assert len({name for names in outputs for name in names}) == 6
-    repository = opened(LocalStorage(place))
-    for root, names in zip(roots, outputs, strict=True):
-        for name in names:
-            found = in_repository(repository, snapshot_of(repository, repository.manifest(name)), root)
-            assert found == on_disk(root)
-
-
-def test_a_second_process_needs_the_repository_and_the_key_alone(root: Path, tmp_path: Path) -> None:
-    place = tmp_path / "repository"
-    manifest = take(new_repository(LocalStorage(place, create=True)), "full", root)
-    program = f"""
-        import hashlib
-        from pathlib import Path
-        from chrono_backups.clock import SystemClock
-        from chrono_backups.repository.repository import Repository
-        from chrono_backups.storage.local import LocalStorage
-        from chrono_backups_tests.backup.taking import in_repository, snapshot_of
-        with Repository.open(LocalStorage(Path({str(place)!r})), operator_key={KEY!r}, clock=SystemClock()) as it:
-            found = in_repository(it, snapshot_of(it, it.backup({manifest.backup_id!r})), Path({str(root)!r}))
-        print(hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest())
-    """
-    import hashlib
-
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BACKUP_")}
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=PROJECT,
-        env=environment,
-    )
-    assert ran.stdout.strip() == hashlib.sha256(repr(sorted(on_disk(root).items())).encode()).hexdigest()
 
 
 def test_a_capture_whose_lease_was_let_go_commits_nothing(root: Path) -> None:

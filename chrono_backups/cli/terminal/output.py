@@ -107,9 +107,12 @@ class Output:
         if self.reader_gone or sys.stdout is None:
             return
         try:
-            sys.stdout.buffer.flush()
+            sys.stdout.flush()
         except BrokenPipeError:
             self._reader_went()
+        except OSError:
+            discard(sys.stdout)  # what could not be written must not be tried again when the interpreter ends
+            raise
 
     def _reader_went(self) -> None:
         self.reader_gone = True
