@@ -167,13 +167,7 @@ class Application:
         """How content is compressed, with as much at once as the memory limit allows."""
         compression = self.settings.compression
         workers = min(_WORKERS_MOST, max(2, os.cpu_count() or 2))
-        options = PipelineOptions(
-            compression.type,
-            compression.level,
-            workers=workers,
-            slots=workers + 3,
-            read_back=self.settings.verify_integrity,
-        )
+        options = PipelineOptions(compression.type, compression.level, workers=workers, slots=workers + 3)
         memory = self.settings.limits.memory
         return options if memory is None else options.within(memory)
 

@@ -151,7 +151,7 @@ class Settings(Section):
     )
     default_type: BackupType = variable("BACKUP_DEFAULT_TYPE", "full", about="What `backup` without `--type` takes.")
     verify_integrity: bool = variable(
-        "BACKUP_VERIFY_INTEGRITY", True, about="Read back what a backup stores before relying on it."
+        "BACKUP_VERIFY_INTEGRITY", True, about="Dagster proves every byte that a backup added before it counts."
     )
     timezone: Annotated[str, AfterValidator(_time_zone)] = variable(
         "BACKUP_TIMEZONE",

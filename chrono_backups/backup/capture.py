@@ -255,7 +255,7 @@ class TreeCapture:
                 and not any(extra.hard_link or extra.indirect for extra in segment.extras.values())
             ):
                 self._count(segment.mode, sum(segment.size))
-                return Pending(directory.path, raw=segment.raw, entries=len(segment))
+                return Pending(directory.path, raw=segment.raw, leading=directory.leading, entries=len(segment))
         return None
 
     def _holds(self, chunk_id: bytes) -> bool:
@@ -271,7 +271,7 @@ class TreeCapture:
 
     def _take(self, directory: Directory, old: Sequence[Segment]) -> Pending:
         before = {name: _Old(segment, i) for segment in old for i, name in enumerate(segment.names)}
-        pending = Pending(directory.path, directory.attributes)
+        pending = Pending(directory.path, directory.attributes, leading=directory.leading)
         for position, name in enumerate(directory.attributes.names):
             try:
                 content, content_hash, extra = self._entry(directory, position, before.get(name))

@@ -46,6 +46,7 @@ class Pending:
     contents: list[EntryContent] = field(default_factory=list)
     extras: dict[int, Extra] = field(default_factory=dict)
     raw: memoryview | None = None
+    leading: bool = False
     entries: int = 0
     """How many it lists, for the bound on what waits."""
 
@@ -103,7 +104,7 @@ class SegmentQueue:
     def _write(self, pending: Pending) -> None:
         self._waiting_entries -= pending.entries
         if pending.raw is not None:
-            self._listing.add(pending.path, pending.raw)
+            self._listing.add(pending.path, pending.raw, leading=pending.leading)
             return
         extents = [self._extents(one, i, pending) for i, one in enumerate(pending.contents)]
         assert pending.attributes is not None
@@ -130,7 +131,7 @@ class SegmentQueue:
             extents[start:end],
             {i - start: extra for i, extra in pending.extras.items() if start <= i < end},
         )
-        self._listing.add(pending.path, segment)
+        self._listing.add(pending.path, segment, leading=pending.leading)
 
     def _extents(self, content: EntryContent, position: int, pending: Pending) -> list[Extent]:
         if isinstance(content, InBundle):

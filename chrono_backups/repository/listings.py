@@ -25,12 +25,17 @@ class ListingWriter:
         self._writer = writer
         self._buffer = bytearray()
         self._first_path = b""
+        self._leading = False
         self._stored: list[tuple[bytes, Ticket]] = []
 
-    def add(self, path: bytes, segment: bytes | memoryview) -> None:
-        """The next segment. Segments come in the order of ``listing.order`` of their paths."""
-        if self._buffer and len(self._buffer) + len(segment) > _CEILING:
+    def add(self, path: bytes, segment: bytes | memoryview, *, leading: bool = False) -> None:
+        """The next segment. Segments come in the order of ``listing.order`` of their paths.
+
+        Those of ``leading`` directories have chunks of their own: they change without what is protected.
+        """
+        if self._buffer and (leading != self._leading or len(self._buffer) + len(segment) > _CEILING):
             self._close()
+        self._leading = leading
         if not self._buffer:
             self._first_path = path
         self._buffer += segment

@@ -15,11 +15,11 @@ from mmap import mmap
 from queue import SimpleQueue
 
 from chrono_backups.clock import Clock
-from chrono_backups.errors import Damaged, ObjectExists
+from chrono_backups.errors import ObjectExists
 from chrono_backups.pipeline.chunking import MAX_CHUNK
 from chrono_backups.pipeline.compression import Compressor, Type
 from chrono_backups.pipeline.encryption import SALT_SIZE, Keys
-from chrono_backups.pipeline.packing import PACK_TARGET, PackBuilder, PackedChunk, pack_digest
+from chrono_backups.pipeline.packing import PACK_TARGET, PackBuilder, PackedChunk
 from chrono_backups.repository.format import object_key, seal_object
 from chrono_backups.repository.index import Index, IndexTable, Location, Pack, encode_index
 from chrono_backups.storage.base import Storage
@@ -41,8 +41,6 @@ class PipelineOptions:
     workers: int = 2
     uploads: int = 2
     slots: int = 5
-    read_back: bool = False
-    """Read each pack back after it is stored, and rely on it only where it is what was written."""
 
     @property
     def memory(self) -> int:
@@ -323,18 +321,10 @@ class ChunkWriter:
         size = len(data)
         with suppress(ObjectExists):  # the same bytes under their own hash: a put whose first answer was lost
             self._storage.put(object_key("pack", digest.hex()), data)
-        if self._options.read_back and self._failure is None:
-            self._prove(digest)
         with self._lock:
             self._stored.append((Pack(digest, pack.salt, size), rows))
             self._stored_chunks += len(rows)
             self._completed += 1
-
-    def _prove(self, digest: bytes) -> None:
-        key = object_key("pack", digest.hex())
-        if pack_digest(self._storage.get(key)) != digest:
-            hint = f"The storage {self._storage.name} does not keep what it is given: look at its disk or memory."
-            raise Damaged(f"{key} reads back as something else than was written", key=key, hint=hint)
 
     def _fail(self, error: BaseException) -> None:
         with self._lock:

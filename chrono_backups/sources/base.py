@@ -59,6 +59,8 @@ class Directory(Protocol):
     """Relative to the source's root, without a leading ``/``; the root is empty."""
     attributes: Attributes
     """Brought up to date, for its entry, when an entry's content is read."""
+    leading: bool
+    """It only leads to what is protected: its attributes change with things that are not."""
     linked: Mapping[int, tuple[int, int]]
     """Position → device and inode, of regular files that have several names."""
 

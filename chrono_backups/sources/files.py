@@ -173,7 +173,9 @@ class _FilesCapture:
         if not kept:
             os.close(descriptor)
             return None
-        return _FilesDirectory(path, start, descriptor, scan.attributes(kept, stats), linked, self._ahead)
+        return _FilesDirectory(
+            path, start, descriptor, scan.attributes(kept, stats), linked, self._ahead, leading=chosen
+        )
 
     def _left_out(self, path: bytes, mode: int) -> bool:
         if stat.S_ISDIR(mode):
@@ -186,7 +188,7 @@ class _FilesCapture:
 
 
 class _FilesDirectory:
-    __slots__ = ("_ahead", "_batch", "_descriptor", "_from_batch", "_start", "attributes", "linked", "path")
+    __slots__ = ("_ahead", "_batch", "_descriptor", "_from_batch", "_start", "attributes", "leading", "linked", "path")
 
     def __init__(
         self,
@@ -196,12 +198,15 @@ class _FilesDirectory:
         attributes: Attributes,
         linked: Mapping[int, tuple[int, int]],
         ahead: ReadAhead,
+        *,
+        leading: bool,
     ) -> None:
         """``descriptor``: of the directory, for finding its entries."""
         self.path = path
         self._start = start
         self._descriptor = descriptor
         self.attributes = attributes
+        self.leading = leading
         self.linked = linked
         self._ahead = ahead
         self._batch: Batch | None = None

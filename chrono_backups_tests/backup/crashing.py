@@ -25,11 +25,7 @@ from chrono_backups_tests.backup.taking import (
 )
 
 Trees = dict[str, dict[bytes, Thing]]
-
-
 T = TypeVar("T")
-
-
 PROJECT = Path(__file__).parents[2]
 
 

@@ -74,7 +74,7 @@ class TestKeys:
 class TestMakingRoom:
     def test_the_policy_is_shown_before_it_is_carried_out(self, ready: Site) -> None:
         ids = [ready.backup() for _ in range(3)]
-        policy = {
+        policy: dict[str, Any] = {
             "BACKUP_RETENTION_DAYS": "0",
             "BACKUP_KEEP_DAILY_FOR_DAYS": "0",
             "BACKUP_KEEP_WEEKLY_FOR_WEEKS": "0",

@@ -7,8 +7,6 @@ from chrono_backups.repository.writer import SLOT_SIZE, ChunkWriter, PipelineOpt
 from chrono_backups_tests.backup.taking import noise
 
 WIDE = PipelineOptions(workers=4, uploads=2, slots=6)
-
-
 NARROW = PipelineOptions(workers=1, uploads=1, slots=3)
 
 

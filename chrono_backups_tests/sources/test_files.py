@@ -32,8 +32,6 @@ from chrono_backups_tests.backup.taking import (
 )
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may")
-
-
 SHM = Path("/dev/shm")
 
 
