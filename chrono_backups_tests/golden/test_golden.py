@@ -293,7 +293,7 @@ def test_every_flipped_byte_of_every_sealed_object_is_noticed_or_does_no_harm(na
                 for kind in ("manifest", "snapshot", "lease", "condemned", "forgotten", "pin"):
                     for record in repository.names(kind):
                         repository.record(kind, record)
-                repository.load_index()
+                repository.index_tables()
             assert raised.value.key == key
 
 

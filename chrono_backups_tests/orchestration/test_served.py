@@ -46,10 +46,11 @@ def test_a_cancelled_run_says_so_and_leaves_the_repository_whole(
     run = served.launch("full_backup_job", site.today())
 
     def stored() -> bool:
+        assert not served.failures(run)
         files = (path for path in (site.root / "repository").rglob("*") if path.is_file())
         return sum(path.stat().st_size for path in files) > 5 * MEGABYTE
 
-    served.until(stored, "the capture to be under way", 60)
+    served.until(stored, "the capture to be under way", 120)
     done = served.ask("mutation($run: String!) { terminateRun(runId: $run) { __typename } }", run=run)
     assert done["terminateRun"]["__typename"] == "TerminateRunSuccess"
     assert served.end_of(run) == "CANCELED"
