@@ -296,7 +296,7 @@ API_TOKEN={token}
 
 _COMPOSE = """services:
   scraper:
-    image: registry.example.com/scraper:{version}
+    image: images.example.com/scraper:{version}
     env_file: .env
     volumes: ["./data:/data", "./logs:/logs"]
     depends_on: [postgres, redis, meilisearch]
