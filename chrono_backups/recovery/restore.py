@@ -17,6 +17,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,7 @@ from chrono_backups.repository.repository import Repository
 from chrono_backups.sources.patterns import Selection
 
 _FINDINGS_KEPT = 1000
+_FLUSH_EVERY = 128 * 1024 * 1024
 
 
 @dataclass
@@ -93,9 +95,10 @@ def _restore_to(plan: RestorePlan, restorer: _Restorer) -> None:
     staging = plan.target / f"{STAGING}{os.urandom(4).hex()}"
     staging.mkdir(mode=0o700)
     try:
-        for source in plan.sources:
-            (staging / source.source).mkdir(mode=0o755)
-            restorer.run(source, os.fsencode(staging / source.source), in_place=False)
+        with _Flusher(os.fsencode(staging)) as flusher:
+            for source in plan.sources:
+                (staging / source.source).mkdir(mode=0o755)
+                restorer.run(source, os.fsencode(staging / source.source), in_place=False, flusher=flusher)
         sync_file_system(os.fsencode(staging))
         for source in plan.sources:
             os.rename(staging / source.source, source.destination)
@@ -114,6 +117,28 @@ def sync_file_system(path: bytes) -> None:
             os.sync()
     finally:
         os.close(descriptor)
+
+
+class _Flusher:
+    """Has what is written put on the disk while more is being written, so that the end need not wait for all."""
+
+    def __init__(self, path: bytes) -> None:
+        self._path = path
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="flush")
+        self._under_way: Future[None] | None = None
+        self._from = 0
+
+    def __enter__(self) -> _Flusher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def written(self, total: int) -> None:
+        """So many bytes have been written in all."""
+        if total - self._from >= _FLUSH_EVERY and (self._under_way is None or self._under_way.done()):
+            self._from = total
+            self._under_way = self._threads.submit(sync_file_system, self._path)
 
 
 def _fsync_directory(path: bytes) -> None:
@@ -144,7 +169,7 @@ class _Restorer:
             self._report.findings.append(finding)
         self._listener(finding)
 
-    def run(self, source: RestoreSource, root: bytes, *, in_place: bool) -> None:
+    def run(self, source: RestoreSource, root: bytes, *, in_place: bool, flusher: _Flusher | None = None) -> None:
         """Restore one source below ``root``."""
         snapshot = self._repository.snapshot(source.snapshot_id)
         queue: deque[_Task] = deque()
@@ -155,6 +180,8 @@ class _Restorer:
             while contents.advance() or queue:
                 while queue:
                     self._carry_out(queue.popleft(), contents, tree, source)
+                if flusher is not None:
+                    flusher.written(self._report.bytes)
             tree.finish()
         finally:
             tree.close()
