@@ -54,6 +54,7 @@ def test_a_cancelled_run_says_so_and_leaves_the_repository_whole(
     done = served.ask("mutation($run: String!) { terminateRun(runId: $run) { __typename } }", run=run)
     assert done["terminateRun"]["__typename"] == "TerminateRunSuccess"
     assert served.end_of(run) == "CANCELED"
+    monkeypatch.delenv("BACKUP_BANDWIDTH_LIMIT_MBPS")
 
     assert site.backups() == []
     assert (site.root / "hooks.log").read_text().split() == ["FAILED", "AFTER"]
