@@ -17,7 +17,7 @@ from chrono_backups.repository.repository import Repository
 from chrono_backups.sources.files import FilesSource
 from chrono_backups.storage.local import LocalStorage
 from chrono_backups.storage.memory import MemoryStorage
-from chrono_backups_tests.maintenance.site import KEY, OPTIONS, Content, Site, assert_whole, contents, random_files
+from chrono_backups_tests.maintenance.site import KEY, OPTIONS, Content, Site, assert_whole, random_files
 
 GRACE = timedelta(hours=24)
 
@@ -229,54 +229,6 @@ def test_a_mostly_useless_pack_is_copied_and_condemned(site: Site) -> None:
         site.clock.advance(GRACE)
         pruned(site, repository)
         assert_whole(site, site.storage, expected)
-
-
-def test_copies_of_a_chunk_go_but_one(site: Site) -> None:
-    """Two backups that ran at once have stored the same twice."""
-    with site.create() as repository:
-        files = random_files()
-        site.write(files)
-        one = site.backup(repository)
-        saved = dict(site.storage.objects)
-        for key in [key for key in saved if key.startswith(("packs/", "index/"))]:
-            del site.storage.objects[key]
-        site.storage.objects.pop(f"manifests/{one.backup_id}")
-        repository.reload()
-        two_ = site.backup(repository)
-        site.storage.objects.update(saved)
-        expected = {one.backup_id: files, two_.backup_id: files}
-        assert len(packs(site)) == 4
-        stored = [chunk_id for chunk_id, _ in repository.load_index().chunks()]
-        assert len(stored) > len(set(stored))
-        # The listings of the directories that lead to the site may differ: /tmp changes while this runs.
-        condemned = pruned(site, repository).packs_condemned
-        assert condemned in {1, 2}
-        site.clock.advance(GRACE)
-        assert pruned(site, repository).packs_deleted == condemned
-        left = [chunk_id for chunk_id, _ in repository.load_index().chunks()]
-        assert len(left) == len(set(left))
-        assert set(left) == set(stored)
-        assert_whole(site, site.storage, expected)
-
-
-def test_two_condemned_copies_do_not_both_go(site: Site) -> None:
-    with site.create() as repository:
-        files = random_files()
-        site.write(files)
-        one = site.backup(repository)
-        saved = dict(site.storage.objects)
-        for key in [key for key in saved if key.startswith(("packs/", "index/"))]:
-            del site.storage.objects[key]
-        repository.reload()
-        site.backup(repository)
-        site.storage.objects.update(saved)
-        for pack in packs(site):
-            repository.condemn([bytes.fromhex(pack.removeprefix("packs/"))])
-            site.clock.advance(timedelta(seconds=1))
-        site.clock.advance(GRACE)
-        report = pruned(site, repository)
-        assert report.packs_deleted == 2
-        assert contents(repository, one.backup_id, site.root) == files
 
 
 def test_a_damaged_repository_is_not_pruned(two: Two) -> None:
