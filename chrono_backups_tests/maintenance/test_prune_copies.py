@@ -1,6 +1,8 @@
 """Pruning what is stored more than once."""
 
-from chrono_backups_tests.maintenance.site import Site, assert_whole, random_files
+from datetime import timedelta
+
+from chrono_backups_tests.maintenance.site import Site, assert_whole, contents, random_files
 from chrono_backups_tests.maintenance.test_prune import GRACE, packs, pruned
 
 
