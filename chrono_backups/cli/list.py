@@ -10,7 +10,6 @@ from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DAMAGED, DONE
 from chrono_backups.cli.terminal import quantities
 from chrono_backups.cli.terminal.tables import table
-from chrono_backups.maintenance.forget import readable_manifests
 from chrono_backups.repository.records import Manifest
 
 DESCRIPTION = """\
@@ -38,7 +37,7 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Print those that can be read; exit code 3 where there are others."""
     with context.repository(arguments.storage) as repository:
-        backups, damaged = readable_manifests(repository)
+        backups, damaged = repository.readable_backups()
     lines = table(_HEADER, map(_row, backups), right=("DURATION", "READ", "STORED")) if backups else []
     context.output.show([backup_record.as_json(manifest) for manifest in backups], lines)
     for name, error in damaged.items():

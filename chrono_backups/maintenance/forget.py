@@ -14,7 +14,6 @@ from typing import Any
 from chrono_backups.errors import BackupMissing, Damaged, ObjectMissing, RepositoryError, UsageError
 from chrono_backups.maintenance.retention import Verdict, judge
 from chrono_backups.maintenance.settings import RetentionPolicy
-from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 
 _DAMAGED = "its manifest is damaged, so no rule can judge it: see `chrono-backups verify`"
@@ -38,29 +37,12 @@ class ForgetPlan:
         }
 
 
-def readable_manifests(repository: Repository) -> tuple[list[Manifest], dict[str, Damaged]]:
-    """All backups that are not forgotten, newest first, and by name those whose manifest is damaged."""
-    forgotten = set(repository.forgotten())
-    found: list[Manifest] = []
-    damaged: dict[str, Damaged] = {}
-    for name in repository.names("manifest"):
-        if name in forgotten:
-            continue
-        try:
-            found.append(repository.manifest(name))
-        except ObjectMissing:  # pruned meanwhile
-            continue
-        except Damaged as error:
-            damaged[name] = error
-    return sorted(found, key=lambda one: (one.started_at, one.backup_id), reverse=True), damaged
-
-
 def plan_forget(
     repository: Repository, policy: RetentionPolicy, now: datetime, *, timezone: tzinfo = UTC
 ) -> ForgetPlan:
     """Judge every backup. Changes nothing. A backup that can't be read is left alone, and stands for none."""
     pins = _pins(repository)  # before the backups: one that is pinned from now on is none of these
-    backups, damaged = readable_manifests(repository)
+    backups, damaged = repository.readable_backups()
     verdicts = judge(backups, policy, now, pinned=pins, timezone=timezone)
     return ForgetPlan((*verdicts, *(Verdict(name, True, (_DAMAGED,)) for name in sorted(damaged))))
 
@@ -112,7 +94,7 @@ def forget_ids(
             raise BackupMissing(f"there is no backup {backup_id}", hint="See `chrono-backups list`.")
     doomed = [backup_id for backup_id in wanted if backup_id not in forgotten]
     if not force and doomed:
-        complete = [one.backup_id for one in readable_manifests(repository)[0] if one.status == "complete"]
+        complete = [one.backup_id for one in repository.readable_backups()[0] if one.status == "complete"]
         if complete and not set(complete) - set(doomed):
             raise UsageError(
                 f"{complete[0]} is the last complete backup: nothing complete would be left",
