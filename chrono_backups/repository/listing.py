@@ -293,6 +293,3 @@ def decode_extents(rows: bytes | bytearray | memoryview) -> list[Extent]:
         Extent(None if chunk_id == bytes(32) else chunk_id, offset, length)
         for chunk_id, offset, length in _EXTENT.iter_unpack(rows)
     ]
-
-
-EXTENT_SIZE = _EXTENT.size
