@@ -63,9 +63,9 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-ver
 	--no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make pins"
 
 pins: $(READY)  ## Resolve requirements/*.txt anew (ARGS=--upgrade: to the newest versions)
-	$(COMPILE) $(ARGS) --extra dagster --extra dev --output-file requirements/dev.txt
-	$(COMPILE) $(ARGS) --extra dagster --constraints requirements/dev.txt --output-file requirements/dagster.txt
-	$(COMPILE) $(ARGS) --constraints requirements/dev.txt --output-file requirements/base.txt
+	$(COMPILE) $(ARGS) --extra stores --extra dagster --extra dev --output-file requirements/dev.txt
+	$(COMPILE) $(ARGS) --extra stores --extra dagster --constraints requirements/dev.txt --output-file requirements/dagster.txt
+	$(COMPILE) $(ARGS) --extra stores --constraints requirements/dev.txt --output-file requirements/base.txt
 
 clean:  ## Remove what make made: the environment, caches, the demo (not .dagster, the history of `make ui`)
 	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache build dist *.egg-info

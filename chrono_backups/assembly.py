@@ -71,10 +71,26 @@ class Application:
         return MeteredStorage(RetryingStorage(storage, attempts=attempts, clock=self.clock), clock=self.clock)
 
     def _driver(self, name: StorageName, *, create: bool) -> Storage:
+        # Each SDK takes long to import, so only that of a storage in use is.
+        if name == "aws_s3":
+            from chrono_backups.storage.s3 import S3Storage  # noqa: PLC0415
+
+            return S3Storage.open(self.settings.aws_s3, create=create, clock=self.clock)
+        if name == "gcs":
+            from chrono_backups.storage.gcs import GcsStorage  # noqa: PLC0415
+
+            return GcsStorage.open(self.settings.gcs, create=create, clock=self.clock)
+        if name == "azure_blob":
+            from chrono_backups.storage.azure import AzureBlobStorage  # noqa: PLC0415
+
+            return AzureBlobStorage.open(self.settings.azure_blob, create=create, clock=self.clock)
+        if name == "sftp":
+            from chrono_backups.storage.sftp import SftpStorage  # noqa: PLC0415
+
+            return SftpStorage.open(self.settings.sftp, create=create, clock=self.clock)
         local = self.settings.local
         path = local.mirror_path if name == "local_mirror" else local.path
-        if name not in {"local", "local_mirror"} or path is None:  # settings refuse what is not built
-            raise UsageError(f"the storage {name} is not built yet")
+        assert path is not None  # settings do not enable a storage without it
         return LocalStorage(
             path,
             name=name,

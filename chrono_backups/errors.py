@@ -10,6 +10,7 @@ The class says the kind, the attributes carry the facts, ``hint`` says what the 
     │   ├── StorageUnavailable     passing: the only one that is retried
     │   ├── StorageDenied          the storage answered: no right to do this
     │   ├── StorageFull            no room, or past the configured limit
+    │   ├── ObjectLocked           the storage keeps it until a time that has not come
     │   ├── ObjectMissing          no object of that key
     │   └── ObjectExists           created once already
     ├── SourceError                a source could not be captured
@@ -37,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 
 class ChronoBackupsError(Exception):
@@ -98,6 +100,16 @@ class StorageDenied(StorageError):
 
 class StorageFull(StorageError):
     """There is no room, or the configured limit would be passed; nothing was written."""
+
+
+class ObjectLocked(StorageError):
+    """The storage keeps the object until ``until``, whoever asks to delete it."""
+
+    def __init__(self, message: str, *, until: datetime, storage: str = "", operation: str = "", key: str = "") -> None:
+        super().__init__(
+            message, storage=storage, operation=operation, key=key, hint="It can be deleted after that time."
+        )
+        self.until = until
 
 
 class ObjectMissing(StorageError):

@@ -22,6 +22,7 @@ EXIT_CODES: dict[type[errors.ChronoBackupsError], int] = {
     errors.StorageUnavailable: UNREACHABLE,
     errors.StorageDenied: UNREACHABLE,
     errors.StorageFull: FAILED,
+    errors.ObjectLocked: FAILED,
     errors.ObjectMissing: DAMAGED,
     errors.ObjectExists: FAILED,
     errors.SourceError: FAILED,

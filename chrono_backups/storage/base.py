@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 
@@ -73,3 +74,21 @@ class Storage(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
+
+
+class LockingStorage(Storage, Protocol):
+    """A storage that can keep objects from being deleted, by anyone, until a time.
+
+    Its ``put`` stores each object locked for ``lock_days`` from now, where that is not 0, and its ``delete`` of an
+    object whose time has not come raises ``ObjectLocked``.
+    """
+
+    @property
+    def lock_days(self) -> int:
+        """Days that a new object is locked for; 0: none is."""
+
+    def locked_until(self, key: str) -> datetime | None:
+        """When the object may be deleted, UTC; None: at any time. Raises ``ObjectMissing``."""
+
+    def extend_lock(self, key: str, until: datetime) -> None:
+        """Lock the object until ``until`` at least; a lock is never made shorter. Raises ``ObjectMissing``."""
