@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import stat
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from chrono_backups.backup.placement import Bundler, InBundle, ReadInto, Streamer
+from chrono_backups.backup.account import Account, Tally
+from chrono_backups.backup.placement import Bundler, ReadInto, Streamer
 from chrono_backups.backup.segments import EntryContent, Pending, SegmentQueue
+from chrono_backups.backup.small_files import Holdings, SmallFiles
 from chrono_backups.errors import Damaged
-from chrono_backups.events import Finding, Listener, Progress
+from chrono_backups.events import Finding, Listener
 from chrono_backups.pipeline.attributes import Attributes
 from chrono_backups.pipeline.chunking import MIN_CHUNK
 from chrono_backups.pipeline.encryption import Keys
 from chrono_backups.repository.listing import (
     NO_HASH,
     NOTHING_EXTRA,
-    Extent,
     Extra,
     Segment,
 )
@@ -34,11 +35,6 @@ from chrono_backups.repository.writer import ChunkWriter
 from chrono_backups.sources.base import PLAIN, Capture, Content, Description, Directory, Unreadable
 
 _KIND = 0o170000
-_FINDINGS_KEPT = 1000
-"""A snapshot keeps so many findings, and then one that says how many more there were."""
-_RECENT_MOST = 50_000
-"""Small files remembered by content in one capture, so that copies near each other are stored once."""
-_PRESENT_MOST = 65536
 _AHEAD = 8
 """Directories that are scanned, and whose tiny files may be read, ahead of the one being written down."""
 _RACY = 2_000_000_000
@@ -58,32 +54,6 @@ class Parent:
     def trusted_before(self) -> int:
         """An entry with a change time before this, in nanoseconds, is as the parent recorded it."""
         return self.started_ns - _RACY
-
-
-@dataclass
-class Tally:
-    """What a capture has done; becomes the snapshot's ``Statistics``."""
-
-    files: int = 0
-    directories: int = 0
-    others: int = 0
-    bytes_total: int = 0
-    files_read: int = 0
-    bytes_read: int = 0
-
-    def statistics(self, writer: ChunkWriter) -> Statistics:
-        added = writer.added
-        return Statistics(
-            self.files,
-            self.directories,
-            self.others,
-            self.bytes_total,
-            self.files_read,
-            self.bytes_read,
-            added.chunks,
-            added.content,
-            added.stored,
-        )
 
 
 @dataclass(frozen=True)
@@ -133,21 +103,17 @@ class TreeCapture:
         """``expected``: those of the parent, by which progress is told."""
         self._writer = writer
         self._reader = reader
-        self._hash = keys.content_hash
         self._effective = effective
         self._parent = parent
         self._subject = subject
-        self._listener = listener
-        self._findings: list[Finding] = []
-        self._more_findings = 0
-        self._tally = Tally()
-        self._expected = expected
+        self._account = Account(subject, listener, expected)
+        self._tally = self._account.tally
         self._read_before = 0
         """Bytes read for directories that are in ``bytes_total`` already."""
-        self._recent: dict[bytes, InBundle] = {}
         self._links: dict[tuple[int, int], tuple[bytes, EntryContent, bytes, Extra | None]] = {}
-        self._present: dict[bytes, bool] = {}
+        self._holds = Holdings(writer)
         self._bundler = Bundler(writer)
+        self._small_files = SmallFiles(keys, self._bundler, self._holds, parent.wasteful if parent else frozenset())
         self._streamer = Streamer(writer)
         count_use = effective == "full"
         self._segments = SegmentQueue(writer, keys, self._bundler, self._streamer, count_use=count_use)
@@ -171,8 +137,8 @@ class TreeCapture:
         damage = self._parent.cursor.damage if self._parent else None
         if damage is not None:
             message = f"the earlier listing can't be read any further, so the rest was read anew: {damage}"
-            self.find(Finding("parent-damaged", "error", self._subject, message, damage.hint))
-        return Captured(listing, self._all_findings(), self._tally, self._wasteful())
+            self._account.find(Finding("parent-damaged", "error", self._subject, message, damage.hint))
+        return Captured(listing, self._account.findings(), self._tally, self._wasteful())
 
     def _look(self, scanned: _Scanned) -> None:
         """Compare a directory with the parent's; have read ahead what is sure to be read."""
@@ -199,44 +165,9 @@ class TreeCapture:
         columns = enumerate(zip(directory.attributes.mode, directory.attributes.size, strict=True))
         return [i for i, (mode, size) in columns if size < MIN_CHUNK and mode & _KIND == stat.S_IFREG]
 
-    # Findings and progress.
-
-    def find(self, event: Progress | Finding) -> None:
-        """Keep a finding, and pass it on."""
-        if isinstance(event, Finding):
-            if len(self._findings) < _FINDINGS_KEPT:
-                self._findings.append(event)
-            else:
-                self._more_findings += 1
-        self._listener(event)
-
-    def _all_findings(self) -> tuple[Finding, ...]:
-        if self._more_findings:
-            message = f"{self._more_findings} more findings were not kept"
-            self._findings.append(Finding("more-findings", "warning", self._subject, message))
-        return tuple(self._findings)
-
     def _report(self) -> None:
-        tally, expected = self._tally, self._expected
-        done = tally.bytes_total + tally.bytes_read - self._read_before
-        total = (max(expected.bytes_total, done), max(expected.files, tally.files)) if expected else (None, None)
-        self._listener(Progress("backup", self._subject, done, tally.files, *total))
-
-    def _count(self, modes: Iterable[int], size: int) -> None:
-        files = directories = others = 0
-        for mode in modes:
-            kind = mode & _KIND
-            if kind == stat.S_IFREG:
-                files += 1
-            elif kind == stat.S_IFDIR:
-                directories += 1
-            else:
-                others += 1
         tally = self._tally
-        tally.files += files
-        tally.directories += directories
-        tally.others += others
-        tally.bytes_total += size
+        self._account.report(tally.bytes_total + tally.bytes_read - self._read_before)
 
     # Unchanged directories.
 
@@ -254,18 +185,9 @@ class TreeCapture:
                 and all(map(self._holds, segment.chunk_ids()))
                 and not any(extra.hard_link or extra.indirect for extra in segment.extras.values())
             ):
-                self._count(segment.mode, sum(segment.size))
+                self._account.count(segment.mode, sum(segment.size))
                 return Pending(directory.path, raw=segment.raw, leading=directory.leading, entries=len(segment))
         return None
-
-    def _holds(self, chunk_id: bytes) -> bool:
-        """Whether the repository holds the chunk, in a pack that is not condemned."""
-        held = self._present.get(chunk_id)
-        if held is None:
-            if len(self._present) > _PRESENT_MOST:
-                self._present.clear()
-            held = self._present[chunk_id] = self._writer.find(chunk_id) is not None
-        return held
 
     # Directories with changes.
 
@@ -276,7 +198,7 @@ class TreeCapture:
             try:
                 content, content_hash, extra = self._entry(directory, position, before.get(name))
             except Unreadable as error:
-                self.find(error.finding)
+                self._account.find(error.finding)
                 continue
             if extra is not None:
                 pending.extras[len(pending.kept)] = extra
@@ -285,7 +207,7 @@ class TreeCapture:
             pending.hashes += content_hash
         attributes = directory.attributes
         again = {i for i, extra in pending.extras.items() if extra.hard_link is not None}
-        self._count(
+        self._account.count(
             (attributes.mode[position] for position in pending.kept),
             sum(attributes.size[position] for i, position in enumerate(pending.kept) if i not in again),
         )
@@ -367,9 +289,12 @@ class TreeCapture:
             room = self._bundler.room()
             size, description, finding = directory.read_small(position, room)
             if finding is not None:
-                self.find(finding)
+                self._account.find(finding)
             if size >= 0:
-                content, content_hash = self._small(room, size, old)
+                self._tally.files_read += 1
+                self._tally.bytes_read += size
+                known = (old.segment, old.position) if old is not None else None
+                content, content_hash = self._small_files.place(room, size, known)
                 return content, content_hash, _extra(description)
         extra = _extra(directory.describe(position))
         opened = directory.open(position)
@@ -379,7 +304,7 @@ class TreeCapture:
         finally:
             finding = opened.close()
         if finding is not None:
-            self.find(finding)
+            self._account.find(finding)
         return stream, NO_HASH, extra
 
     def _reading(self, content: Content) -> ReadInto:
@@ -390,31 +315,6 @@ class TreeCapture:
             return count
 
         return read_into
-
-    def _small(self, room: memoryview, size: int, old: _Old | None) -> tuple[EntryContent, bytes]:
-        self._tally.files_read += 1
-        self._tally.bytes_read += size
-        if not size:
-            return [], NO_HASH
-        content_hash = self._hash(room[:size])
-        if old is not None and old.segment.content_hash(old.position) == content_hash:
-            extents = old.segment.extents(old.position)
-            if sum(extent.length for extent in extents) == size and all(map(self._worth_keeping, extents)):
-                return extents, content_hash
-        placed = self._recent.get(content_hash)
-        if placed is None or placed.length != size:
-            if len(self._recent) >= _RECENT_MOST:
-                self._recent.clear()
-            placed = self._recent[content_hash] = self._bundler.place(size, content_hash)
-        return placed, content_hash
-
-    def _worth_keeping(self, extent: Extent) -> bool:
-        assert self._parent is not None
-        return (
-            extent.chunk_id is not None
-            and extent.chunk_id not in self._parent.wasteful
-            and self._holds(extent.chunk_id)
-        )
 
     def _wasteful(self) -> tuple[bytes, ...]:
         """Bundles that this capture uses less than half of; what the parent knew, where this one did not look."""
