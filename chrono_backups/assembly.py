@@ -24,12 +24,14 @@ from chrono_backups.errors import (
 from chrono_backups.events import Finding, Listener, silent
 from chrono_backups.identifiers import SOURCES_OF_TYPE, BackupType, SourceName, StorageName
 from chrono_backups.repository.records import Manifest
+from chrono_backups.repository.same import SameRepository
 from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.writer import PipelineOptions
 from chrono_backups.settings import Settings
-from chrono_backups.sources.base import Source
+from chrono_backups.sources.base import AnySource
 from chrono_backups.sources.files import FilesSource
 from chrono_backups.storage.base import Storage
+from chrono_backups.storage.fallback import FallbackStorage, Place
 from chrono_backups.storage.local import LocalStorage
 from chrono_backups.storage.metered import MeteredStorage
 from chrono_backups.storage.retrying import RetryingStorage
@@ -42,6 +44,10 @@ _WORKERS_MOST = 4
 _LOCAL_ATTEMPTS = 2
 """A disk that is not mounted does not appear while one waits; a network share may answer the second time."""
 _REMOTE_ATTEMPTS = 8
+
+
+def _attempts(name: StorageName) -> int:
+    return _LOCAL_ATTEMPTS if name in {"local", "local_mirror"} else _REMOTE_ATTEMPTS
 
 
 class Application:
@@ -64,11 +70,13 @@ class Application:
         if name not in self.settings.storages:
             enabled = ", ".join(self.settings.storages) or "none"
             raise UsageError(f"the storage {name} is not enabled", hint=f"Enabled: {enabled}.")
+        storage = self._once(name, create=create)
+        return MeteredStorage(RetryingStorage(storage, attempts=_attempts(name), clock=self.clock), clock=self.clock)
+
+    def _once(self, name: StorageName, *, create: bool = False) -> Storage:
+        """The storage as it answers when it is asked once: throttled, and not retried."""
         storage: Storage = self._driver(name, create=create)
-        if self._bandwidth is not None:
-            storage = ThrottledStorage(storage, self._bandwidth)
-        attempts = _LOCAL_ATTEMPTS if name in {"local", "local_mirror"} else _REMOTE_ATTEMPTS
-        return MeteredStorage(RetryingStorage(storage, attempts=attempts, clock=self.clock), clock=self.clock)
+        return storage if self._bandwidth is None else ThrottledStorage(storage, self._bandwidth)
 
     def _driver(self, name: StorageName, *, create: bool) -> Storage:
         # Each SDK takes long to import, so only that of a storage in use is.
@@ -102,7 +110,33 @@ class Application:
 
     def open_repository(self, name: StorageName | None = None) -> Repository:
         """The repository in that storage. Raises ``RepositoryMissing``, ``WrongKey`` and their like."""
-        storage = self.storage(name)
+        return self._opened(self.storage(name))
+
+    def open_for_reading(self, name: StorageName | None = None, listener: Listener = silent) -> Repository:
+        """As ``open_repository``, but without a name from whichever storage answers, the primary one first.
+
+        Where one fails later, or has an object damaged, the others are read; ``listener`` hears of it. Nothing can be
+        written. Raises what the primary storage fails with where none can be read.
+        """
+        if name is not None or len(self.settings.storages) < 2:
+            return self.open_repository(name)
+        same = SameRepository()
+        return self._opened(FallbackStorage([self._place(one, same) for one in self.settings.storages], listener))
+
+    def _place(self, name: StorageName, same: SameRepository) -> Place:
+        def open_storage() -> Storage:
+            storage = self._once(name)
+            try:
+                same.check(RetryingStorage(storage, attempts=_LOCAL_ATTEMPTS, clock=self.clock))
+            except BaseException:
+                storage.close()
+                raise
+            return storage
+
+        return Place(name, open_storage, attempts=_attempts(name), clock=self.clock)
+
+    def _opened(self, storage: Storage) -> Repository:
+        """The repository in ``storage``, which is closed where it can't be opened."""
         try:
             repository = Repository.open(storage, operator_key=self._operator_key(), clock=self.clock)
         except BaseException:
@@ -146,7 +180,7 @@ class Application:
 
     def sources(
         self, backup_type: BackupType, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
-    ) -> list[Source]:
+    ) -> list[AnySource]:
         """The configured sources that such a backup captures. ``UsageError`` where there is none.
 
         ``include`` and ``exclude`` are patterns beside those of the settings.
@@ -160,7 +194,7 @@ class Application:
             )
         return [self._source(name, include, exclude) for name in names]
 
-    def _source(self, name: SourceName, include: Sequence[str], exclude: Sequence[str]) -> Source:
+    def _source(self, name: SourceName, include: Sequence[str], exclude: Sequence[str]) -> AnySource:
         files = self.settings.files
         if name == "files":
             return FilesSource(
@@ -173,6 +207,10 @@ class Application:
         if name == "configuration":
             paths = self.settings.configuration.paths
             return FilesSource("configuration", paths, never=self._own_places(), single_files=True)
+        if name == "postgres":
+            from chrono_backups.sources.postgres.source import PostgresSource  # noqa: PLC0415 - its driver is large
+
+            return PostgresSource(self.settings.postgres, clock=self.clock)
         raise UsageError(f"the source {name} is not built yet")
 
     def _own_places(self) -> list[Path]:
@@ -223,7 +261,9 @@ class Application:
         if not self.settings.enabled:
             raise UsageError("BACKUP_ENABLED=false: no backups are taken", hint="Restoring and verifying still work.")
 
-    def capture(self, repository: Repository, plan: BackupPlan, source: Source, listener: Listener = silent) -> Outcome:
+    def capture(
+        self, repository: Repository, plan: BackupPlan, source: AnySource, listener: Listener = silent
+    ) -> Outcome:
         """One source of a planned backup."""
         return capture(repository, plan, source, options=self.pipeline_options(), listener=listener)
 

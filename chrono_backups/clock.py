@@ -60,3 +60,13 @@ class FrozenClock(SystemClock):
         """Move time on by ``step``."""
         self._now += step
         self._monotonic += step.total_seconds()
+
+
+def to_text(moment: datetime) -> str:
+    """ISO 8601, UTC, microseconds: what every record and every ``--json`` shows."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def from_text(text: str) -> datetime:
+    """The moment that ``to_text`` wrote."""
+    return datetime.fromisoformat(text)

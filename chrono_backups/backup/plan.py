@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from chrono_backups.clock import from_text, to_text
 from chrono_backups.errors import ObjectExists
 from chrono_backups.identifiers import BackupType, SourceName, backup_id, next_second
-from chrono_backups.repository.records import from_text, to_text
 from chrono_backups.repository.repository import Repository
 
 

@@ -143,7 +143,7 @@ class SegmentQueue:
             extents = content.extents(self._writer)
             self._set_hash(pending, position, extents)
             if len(extents) > MAX_DIRECT_EXTENTS:
-                extents = self._store_rows(extents)
+                extents = store_rows(self._writer, extents)
                 pending.extras[position] = replace(pending.extras.get(position, NOTHING_EXTRA), indirect=True)
             return extents
         if self._count_use and len(extents) == 1 and extents[0].chunk_id is not None:
@@ -155,18 +155,6 @@ class SegmentQueue:
         """A large file is known by its chunks: the same content is cut in the same places."""
         start = position * HASH_SIZE
         pending.hashes[start : start + HASH_SIZE] = self._hash(encode_extents(extents)) if extents else NO_HASH
-
-    def _store_rows(self, extents: Sequence[Extent]) -> list[Extent]:
-        """Store extent rows in chunks cut by content, so that a change in a huge file stores few rows anew."""
-        stored: list[tuple[Ticket, int]] = []
-        start = 0
-        for end in range(1, len(extents) + 1):
-            closes = (extents[end - 1].chunk_id or b"\1")[0] == 0 and end - start >= _ROWS_LEAST
-            if closes or end - start >= _ROWS_MOST or end == len(extents):
-                rows = encode_extents(extents[start:end])
-                stored.append((self._writer.store_listing(rows), len(rows)))
-                start = end
-        return [Extent(self._writer.wait(ticket)[0], 0, size) for ticket, size in stored]
 
     def wasteful(self) -> tuple[bytes, ...]:
         """The bundles of which less than half is used, where that was counted."""
@@ -184,3 +172,16 @@ class SegmentQueue:
         while self._waiting:
             self._write(self._waiting.popleft())
         return self._listing.finish()
+
+
+def store_rows(writer: ChunkWriter, extents: Sequence[Extent]) -> list[Extent]:
+    """Store extent rows in chunks cut by content, so that a change in a huge file stores few rows anew."""
+    stored: list[tuple[Ticket, int]] = []
+    start = 0
+    for end in range(1, len(extents) + 1):
+        closes = (extents[end - 1].chunk_id or b"\1")[0] == 0 and end - start >= _ROWS_LEAST
+        if closes or end - start >= _ROWS_MOST or end == len(extents):
+            rows = encode_extents(extents[start:end])
+            stored.append((writer.store_listing(rows), len(rows)))
+            start = end
+    return [Extent(writer.wait(ticket)[0], 0, size) for ticket, size in stored]

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from chrono_backups import __version__
+from chrono_backups.backup.account import Account
 from chrono_backups.backup.capture import Captured, Parent, TreeCapture
 from chrono_backups.backup.plan import BackupPlan, Outcome, plan_backup
+from chrono_backups.backup.streamed import EarlierListing, StreamCapture, expected
 from chrono_backups.errors import BackupFailed, Damaged, SourceError, StorageError
 from chrono_backups.events import Finding, Listener, Progress, silent
 from chrono_backups.identifiers import BackupType, SourceName
 from chrono_backups.repository.listings import ListingCursor, read_listing
 from chrono_backups.repository.records import Effective, Manifest, Snapshot, SnapshotSummary
 from chrono_backups.repository.repository import Repository
-from chrono_backups.repository.writer import PipelineOptions
-from chrono_backups.sources.base import Source
+from chrono_backups.repository.writer import ChunkWriter, PipelineOptions
+from chrono_backups.sources.base import AnySource, Earlier, StreamedSource
 
 __all__ = ["BackupPlan", "Outcome", "abandon", "capture", "commit", "plan_backup"]
 
@@ -39,7 +41,7 @@ class _Basis:
 def capture(
     repository: Repository,
     plan: BackupPlan,
-    source: Source,
+    source: AnySource,
     *,
     options: PipelineOptions | None = None,
     listener: Listener = silent,
@@ -50,7 +52,7 @@ def capture(
     interruption. Either way nothing is visible, and what was stored is used by the next backup.
     """
     lease = repository.leases.find(plan.backup_id)
-    basis = _basis(repository, plan.type, source.name)
+    basis = _basis(repository, plan.type, source)
     started_at = repository.clock.now()
     early: list[Finding] = []
 
@@ -68,27 +70,14 @@ def capture(
         listener(event)
 
     try:
-        with (
-            source.capture(hear) as opened,
-            repository.writer(options or PipelineOptions(), listener=hear, on_pack=keep_lease) as writer,
-        ):
-            parent = _parent(repository, basis)
-            tree = TreeCapture(
-                writer,
-                repository.reader,
-                repository.keys,
-                basis.effective,
-                parent,
-                subject=source.name,
-                listener=hear_capture,
-                expected=basis.snapshot.statistics if basis.snapshot else None,
-            )
-            captured = tree.run(opened)
+        with repository.writer(options or PipelineOptions(), listener=hear, on_pack=keep_lease) as writer:
+            take = _take_stream if isinstance(source, StreamedSource) else _take_tree
+            taken = take(repository, writer, source, basis, hear, hear_capture)
             writer.flush()
-            statistics = captured.tally.statistics(writer)
-            facts = dict(opened.facts())
+            statistics = taken.captured.tally.statistics(writer)
     except SourceError as error:
         return Outcome(source.name, None, str(error), type(error).__name__)
+    basis, captured = taken.basis, taken.captured
     snapshot = Snapshot(
         snapshot_id=f"{plan.backup_id}-{source.name}-{repository.clock.random_bytes(4).hex()}",
         backup_id=plan.backup_id,
@@ -99,13 +88,76 @@ def capture(
         started_at=started_at,
         finished_at=repository.clock.now(),
         statistics=statistics,
-        facts={**facts, "listing_digest": _digest(repository, captured)},
+        facts={**taken.facts, "listing_digest": _digest(repository, captured)},
         findings=(*early, *captured.findings),
         listing=captured.listing,
         wasteful=captured.wasteful,
     )
     repository.put_snapshot(snapshot)
     return Outcome(source.name, snapshot.snapshot_id)
+
+
+@dataclass(frozen=True)
+class _Taken:
+    captured: Captured
+    basis: _Basis
+    """What the capture was really built on."""
+    facts: Mapping[str, Any]
+
+
+def _take_tree(
+    repository: Repository, writer: ChunkWriter, source: AnySource, basis: _Basis, hear: Listener, told: Listener
+) -> _Taken:
+    assert not isinstance(source, StreamedSource)
+    with source.capture(hear) as opened:
+        tree = TreeCapture(
+            writer,
+            repository.reader,
+            repository.keys,
+            basis.effective,
+            _parent(repository, basis),
+            subject=source.name,
+            listener=told,
+            expected=basis.snapshot.statistics if basis.snapshot else None,
+        )
+        return _Taken(tree.run(opened), basis, dict(opened.facts()))
+
+
+def _take_stream(
+    repository: Repository, writer: ChunkWriter, source: AnySource, basis: _Basis, hear: Listener, told: Listener
+) -> _Taken:
+    assert isinstance(source, StreamedSource)
+    listing, basis = _earlier_listing(repository, writer, basis)
+    earlier = None
+    if listing is not None and basis.snapshot is not None and basis.effective != "full":
+        earlier = Earlier(basis.snapshot.snapshot_id, basis.snapshot.facts, listing.read)
+    with source.stream(earlier, basis.effective, hear) as opened:
+        if opened.effective != basis.effective:
+            basis = replace(basis, effective=opened.effective, reason=opened.reason)
+        account = Account(source.name, told, expected(opened.expected_bytes, basis.snapshot))
+        wasteful = frozenset(basis.snapshot.wasteful) if basis.snapshot else frozenset[bytes]()
+        stream = StreamCapture(
+            writer, repository.reader, repository.keys, basis.effective, listing, account, wasteful=wasteful
+        )
+        return _Taken(stream.run(opened), basis, dict(opened.facts()))
+
+
+def _earlier_listing(
+    repository: Repository, writer: ChunkWriter, basis: _Basis
+) -> tuple[EarlierListing | None, _Basis]:
+    """The listing to build on; none, and a full capture, where not all that it needs is held for certain."""
+    if basis.snapshot is None:
+        return None, basis
+    try:
+        listing = EarlierListing(repository.reader, basis.snapshot)
+        missing = listing.missing(writer) if basis.effective != "full" else None
+    except Damaged as error:
+        why = f"the earlier snapshot of {basis.snapshot.source} can't be read: {error}"
+    else:
+        if missing is None:
+            return listing, basis
+        why = f"the earlier snapshot of {basis.snapshot.source} lacks the chunk {missing.hex()}"
+    return None, _Basis("full", why if basis.effective != "full" else "", None)
 
 
 def _keep(findings: list[Finding], found: Finding, source: SourceName) -> None:
@@ -121,11 +173,14 @@ def _digest(repository: Repository, captured: Captured) -> str:
     return repository.keys.content_hash(b"".join(chunk.chunk_id for chunk in captured.listing)).hex()
 
 
-def _basis(repository: Repository, backup_type: BackupType, source: SourceName) -> _Basis:
+def _basis(repository: Repository, backup_type: BackupType, source_of: AnySource) -> _Basis:
     """The newest usable snapshot of the source. For a full capture too: it is read beside, not trusted."""
+    source = source_of.name
     asked: Effective = "full"
     if backup_type in {"incremental", "differential"}:
         asked = cast("Effective", backup_type)
+    elif backup_type == "database_only" and isinstance(source_of, StreamedSource):
+        asked = "incremental"  # of a database; a store that knows no increments makes it a full one
     try:
         manifests, damaged = repository.readable_backups()
         candidates = [found for one in manifests if (found := one.snapshot(source)) is not None]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from chrono_backups.cli.terminal import quantities
-from chrono_backups.repository.records import Manifest, to_text
+from chrono_backups.clock import to_text
+from chrono_backups.repository.records import Manifest
 
 
 def as_json(manifest: Manifest) -> dict[str, Any]:

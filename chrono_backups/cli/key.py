@@ -13,10 +13,10 @@ from chrono_backups.cli.exit_codes import DONE
 from chrono_backups.cli.terminal import quantities
 from chrono_backups.cli.terminal.names import printable
 from chrono_backups.cli.terminal.tables import table
+from chrono_backups.clock import from_text
 from chrono_backups.errors import UsageError
 from chrono_backups.pipeline.settings import key_bytes
 from chrono_backups.repository.format import KeySlot
-from chrono_backups.repository.records import from_text
 from chrono_backups.repository.repository import Repository
 
 DESCRIPTION = f"""\

@@ -13,9 +13,9 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Literal
 
+from chrono_backups.clock import to_text
 from chrono_backups.errors import RepositoryError, StorageError
 from chrono_backups.repository.leases import Lease
-from chrono_backups.repository.records import to_text
 from chrono_backups.repository.repository import Repository
 
 Purpose = Literal["prune", "replicate"]

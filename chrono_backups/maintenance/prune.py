@@ -40,12 +40,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from chrono_backups.clock import to_text
 from chrono_backups.events import Finding, Listener, silent
 from chrono_backups.maintenance.exclusion import CLOCKS_DIFFER, claim
 from chrono_backups.maintenance.repack import Repacker
 from chrono_backups.maintenance.survey import Survey, old_packs, started_long_ago, survey
 from chrono_backups.maintenance.sweep import Sweep
-from chrono_backups.repository.records import to_text
 from chrono_backups.repository.repository import Condemned, Repository
 
 REPACK_BELOW = 0.5

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from chrono_backups.clock import from_text
 from chrono_backups.errors import Damaged, ObjectMissing
 from chrono_backups.events import Listener, Progress
 from chrono_backups.identifiers import parse_backup_id
@@ -18,7 +19,6 @@ from chrono_backups.repository.format import object_key, prefix
 from chrono_backups.repository.index import IndexTable
 from chrono_backups.repository.leases import Lease
 from chrono_backups.repository.reader import ChunkReader
-from chrono_backups.repository.records import from_text
 from chrono_backups.repository.repository import Condemned, Repository
 
 CHOSEN = 4

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from chrono_backups.clock import from_text
 from chrono_backups.errors import Damaged, ObjectMissing
 from chrono_backups.events import Finding, Listener, Progress, silent
 from chrono_backups.maintenance.inspection import HINT, Findings, Inspector
@@ -25,7 +26,6 @@ from chrono_backups.maintenance.structure import Structure
 from chrono_backups.pipeline.encryption import Kind
 from chrono_backups.repository.format import HEADER_KEY, KEYS_FOLDER, Header, KeySlot, object_key, open_record, prefix
 from chrono_backups.repository.leases import Lease
-from chrono_backups.repository.records import from_text
 from chrono_backups.repository.repository import Repository
 
 

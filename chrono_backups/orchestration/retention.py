@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from chrono_backups.clock import from_text, to_text
 from chrono_backups.identifiers import parse_backup_id
 from chrono_backups.maintenance import forget as forgetting
 from chrono_backups.maintenance import prune as pruning
@@ -19,7 +20,6 @@ from chrono_backups.orchestration.names import KIND_TAG, backup_asset_key
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
 from chrono_backups.orchestration.runs import POOL, apply_limits
-from chrono_backups.repository.records import from_text, to_text
 from chrono_backups.settings import Settings
 
 Json = dict[str, Any]

@@ -12,12 +12,13 @@ from typing import Any
 
 import dagster as dg
 
+from chrono_backups.clock import from_text, to_text
 from chrono_backups.errors import BackupMissing, Damaged
 from chrono_backups.maintenance.verify import verify
 from chrono_backups.orchestration.days import end_of
 from chrono_backups.orchestration.metadata import Metadata, backup_metadata, findings_table
 from chrono_backups.orchestration.progress import RunLog
-from chrono_backups.repository.records import Manifest, from_text, to_text
+from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chrono_backups.clock import Clock
+from chrono_backups.clock import Clock, to_text
 from chrono_backups.errors import (
     Damaged,
     KeyMissing,
@@ -16,7 +16,6 @@ from chrono_backups.errors import (
 from chrono_backups.pipeline.encryption import KEY_SIZE, Algorithm, Keys, NotAuthentic
 from chrono_backups.pipeline.key_slots import SLOT_SALT_SIZE, key_id, unwrap, wrap
 from chrono_backups.repository.format import FOLDERS, HEADER_KEY, KEYS_FOLDER, Header, KeySlot, prefix
-from chrono_backups.repository.records import to_text
 from chrono_backups.storage.base import Storage
 
 

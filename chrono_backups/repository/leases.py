@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from chrono_backups.clock import Clock
+from chrono_backups.clock import Clock, from_text, to_text
 from chrono_backups.errors import Damaged, LeaseLost, ObjectExists, ObjectMissing
 from chrono_backups.pipeline.encryption import Keys
 from chrono_backups.repository.format import object_key, open_record, prefix, seal_record
-from chrono_backups.repository.records import from_text, to_text
 from chrono_backups.storage.base import Storage
 
 TERM = timedelta(hours=6)

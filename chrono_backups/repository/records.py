@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
+from chrono_backups.clock import from_text, to_text
 from chrono_backups.errors import Damaged
 from chrono_backups.events import Finding
 from chrono_backups.identifiers import BackupType, SourceName
@@ -19,16 +20,6 @@ Effective = Literal["full", "incremental", "differential"]
 """What a capture really read, after an unusable parent made it a full one."""
 
 Status = Literal["complete", "partial"]
-
-
-def to_text(moment: datetime) -> str:
-    """ISO 8601, UTC, microseconds: what every record and every ``--json`` shows."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def from_text(text: str) -> datetime:
-    """The moment that ``to_text`` wrote."""
-    return datetime.fromisoformat(text)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from chrono_backups.clock import Clock
+from chrono_backups.clock import Clock, from_text, to_text
 from chrono_backups.errors import BackupMissing, Damaged, ObjectExists, ObjectMissing
 from chrono_backups.events import Finding, Listener, silent
 from chrono_backups.pipeline.encryption import HEADER_SIZE, Algorithm, Kind, NotAuthentic
@@ -28,10 +28,12 @@ from chrono_backups.repository.keyring import Keyring
 from chrono_backups.repository.latest import latest
 from chrono_backups.repository.leases import Leases
 from chrono_backups.repository.reader import ChunkReader
-from chrono_backups.repository.records import Manifest, Snapshot, from_text, to_text
+from chrono_backups.repository.records import Manifest, Snapshot
 from chrono_backups.repository.writer import ChunkWriter, PipelineOptions
 from chrono_backups.storage.base import ObjectInfo, Storage
+from chrono_backups.storage.fallback import copies
 
+T = TypeVar("T")
 _LISTINGS_MOST = 20
 """How often index objects are listed anew when one of them is gone by the time it is read."""
 
@@ -101,7 +103,17 @@ class Repository:
 
     def record(self, kind: Kind, name: str) -> dict[str, Any]:
         """A sealed record. Raises ``ObjectMissing``, ``Damaged``."""
-        return open_record(self.keys, kind, name, self.storage.get(object_key(kind, name)))
+        return self._sound(object_key(kind, name), lambda stored: open_record(self.keys, kind, name, stored))
+
+    def _sound(self, key: str, open_stored: Callable[[bytes | bytearray], T]) -> T:
+        """What ``open_stored`` makes of the object, or of a copy of it where several storages are read."""
+        try:
+            return open_stored(self.storage.get(key))
+        except Damaged:
+            for stored in copies(self.storage, key):
+                with suppress(Damaged):
+                    return open_stored(stored)
+            raise
 
     def put_record(self, kind: Kind, name: str, record: dict[str, Any]) -> None:
         """Seal and store a record. Raises ``ObjectExists``."""
@@ -263,7 +275,7 @@ class Repository:
 
     def _index_table(self, name: str) -> IndexTable:
         key = object_key("index", name)
-        return IndexTable(open_object(self.keys, "index", name, self.storage.get(key)), key)
+        return self._sound(key, lambda stored: IndexTable(open_object(self.keys, "index", name, stored), key))
 
     def load_index(self) -> Index:
         """A fresh reading of all index objects.

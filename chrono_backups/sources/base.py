@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from chrono_backups.events import Finding, Listener
 from chrono_backups.identifiers import SourceName
@@ -97,7 +97,7 @@ class Capture(Protocol):
 
 
 class Source(Protocol):
-    """One thing that is protected."""
+    """One thing that is protected, as a tree that is walked."""
 
     name: SourceName
 
@@ -109,3 +109,93 @@ class Source(Protocol):
 
         ``listener`` is told of every finding that is not about an entry being read.
         """
+
+
+# What can't be walked comes as a stream.
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """A file of which only what changed comes: its content is the changed blocks, one after another."""
+
+    block_size: int
+    blocks: Sequence[int]
+    """Numbers of the changed blocks within the file, ascending."""
+    size: int
+    """Bytes of the whole file. What is neither changed nor in the earlier file reads as zero."""
+    kept: int
+    """Bytes from the start that may be taken over from the earlier file, where they are not changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedEntry:
+    """One entry of a stream. Its content is to be read before the next entry is asked for."""
+
+    path: bytes
+    """Relative to the source's root, without a leading ``/``."""
+    mode: int
+    """``st_mode``: a regular file, a directory or a symbolic link."""
+    size: int = 0
+    """Bytes of content that come. Where the source can't know it before: -1."""
+    mtime_ns: int = 0
+    uid: int = 0
+    gid: int = 0
+    link_target: bytes | None = None
+    block_size: int | None = None
+    """Cut a large file into aligned blocks of this many bytes; None: where the content says."""
+    changes: Changes | None = None
+    read_into: Callable[[memoryview], int] = lambda _view: 0
+    """Fill the start of a view with what comes next of the content; bytes read, 0 at the end."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier snapshot offers to a capture that builds on it."""
+
+    snapshot_id: str
+    facts: Mapping[str, Any]
+    read: Callable[[bytes], bytes]
+    """The content of one of its files. Raises ``Damaged``, ``EntryMissing``."""
+
+
+class StreamedCapture(Protocol):
+    """One consistent reading of a source that comes in an order of the source's own."""
+
+    @property
+    def effective(self) -> Literal["full", "incremental", "differential"]:
+        """What is really captured: ``full`` where the earlier snapshot can't be built on."""
+
+    @property
+    def reason(self) -> str:
+        """Why ``effective`` is not what was asked for; empty otherwise."""
+
+    @property
+    def expected_bytes(self) -> int | None:
+        """About how many bytes of content there are; None where the source can't tell."""
+
+    def entries(self) -> Iterator[StreamedEntry]:
+        """All entries, each path once; a directory without entry of its own is made where one lies in it."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """What only the source knows; complete once ``entries`` is exhausted."""
+
+
+@runtime_checkable
+class StreamedSource(Protocol):
+    """One thing that is protected, as a stream that the source pours out."""
+
+    name: SourceName
+
+    def probe(self) -> list[Finding]:
+        """What would keep a capture from being good. Changes nothing."""
+
+    def stream(
+        self, earlier: Earlier | None, asked: Literal["full", "incremental", "differential"], listener: Listener
+    ) -> AbstractContextManager[StreamedCapture]:
+        """Begin a capture, upon ``earlier`` where that is given and can be built on. Raises ``SourceError``.
+
+        ``listener`` is told of every finding.
+        """
+
+
+AnySource = Source | StreamedSource

@@ -89,6 +89,22 @@ class PostgresSettings(Section):
     method: Literal["physical", "logical", "both"] = variable(
         "BACKUP_POSTGRES_METHOD", "physical", about="Base backups and WAL, or `pg_dump`, or both."
     )
+    checkpoint: Literal["fast", "spread"] = variable(
+        "BACKUP_POSTGRES_CHECKPOINT",
+        "fast",
+        about="A base backup begins with a checkpoint: at once, or slowly and with less load.",
+    )
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = variable(
+        "BACKUP_POSTGRES_SSLMODE",
+        default_note="prefer",
+        example="verify-full",
+        about="Whether the connection is encrypted and the server's certificate checked.",
+    )
+    sslrootcert: AbsolutePath | None = variable(
+        "BACKUP_POSTGRES_SSLROOTCERT",
+        example="/app/secrets/postgres-ca.pem",
+        about="Certificates of those who may vouch for the server's.",
+    )
     wal_max_lag_seconds: float = variable(
         "BACKUP_WAL_MAX_LAG_SECONDS", 5.0, gt=0, about="Seconds after which a part of a WAL segment is stored."
     )

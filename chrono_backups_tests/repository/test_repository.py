@@ -7,18 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from chrono_backups.clock import FrozenClock
+from chrono_backups.clock import FrozenClock, from_text, to_text
 from chrono_backups.errors import BackupMissing, Damaged, ObjectExists
 from chrono_backups.events import Finding
-from chrono_backups.repository.records import (
-    ListingChunk,
-    Manifest,
-    Snapshot,
-    SnapshotSummary,
-    Statistics,
-    from_text,
-    to_text,
-)
+from chrono_backups.repository.records import ListingChunk, Manifest, Snapshot, SnapshotSummary, Statistics
 from chrono_backups.repository.repository import Repository
 from chrono_backups.storage.memory import MemoryStorage
 from chrono_backups_tests.backup.taking import KEY

@@ -28,6 +28,7 @@ ANSWER_TIMEOUT = 300.0
 """Seconds that a server may be silent; a checkpoint that a base backup waits for is the longest of its silences."""
 _STATEMENT_TIMEOUT = "30s"
 _SEND_MOST = 64 * 1024
+_WARNINGS_KEPT = 20
 
 _REMEDIES = (
     ("password authentication failed", "Correct BACKUP_POSTGRES_USER and BACKUP_POSTGRES_PASSWORD."),
@@ -86,6 +87,10 @@ def parameters(settings: PostgresSettings) -> dict[str, str]:
     }
     if settings.password is not None:
         found["password"] = settings.password.get_secret_value()
+    if settings.sslmode is not None:
+        found["sslmode"] = settings.sslmode
+    if settings.sslrootcert is not None:
+        found["sslrootcert"] = str(settings.sslrootcert)
     return found
 
 
@@ -114,6 +119,9 @@ class ReplicationConnection:
         self._timeout = timeout
         self._poll = select.poll()
         self._fd = pgconn.socket
+        self.warnings: list[str] = []
+        """What the server warned of, the first few."""
+        pgconn.notice_handler = self._noticed
 
     @classmethod
     def open(cls, settings: PostgresSettings, *, timeout: float = ANSWER_TIMEOUT) -> ReplicationConnection:
@@ -154,6 +162,11 @@ class ReplicationConnection:
         """End the connection; the server ends what it was doing for it. May be called twice."""
         self._pgconn.finish()
 
+    def _noticed(self, notice: pq.abc.PGresult) -> None:
+        words = notice.error_field(pq.DiagnosticField.MESSAGE_PRIMARY)
+        if words and len(self.warnings) < _WARNINGS_KEPT:
+            self.warnings.append(words.decode(errors="replace"))
+
     # Commands.
 
     def rows(self, statement: str) -> list[Row]:
@@ -167,6 +180,11 @@ class ReplicationConnection:
         while (result := self._next_result()) is not None:
             found += _rows(result)
         return found
+
+    def next_rows(self) -> list[Row] | None:
+        """The rows of the command's next result; None where there is none left."""
+        result = self._next_result()
+        return None if result is None else _rows(result)
 
     def begin_copy(self, statement: str) -> list[list[Row]]:
         """Run a command up to its copy: the rows of each result before it."""
