@@ -50,22 +50,31 @@ class Stream:
     """Ticket, number of its chunk, bytes; or the length of a hole."""
     expected: int = 0
     """How many pieces there will be once their slots are handed in."""
+    _seen: int = 0
+    """Pieces at the start that are known to have their ids."""
 
     def ready(self) -> bool:
         """Whether ``extents`` answers at once."""
-        if len(self.pieces) < self.expected:
-            return False
-        return all(isinstance(piece, int) or piece[0].done.is_set() for piece in self.pieces)
+        while self._seen < len(self.pieces):
+            piece = self.pieces[self._seen]
+            if not isinstance(piece, int) and not piece[0].done.is_set():
+                return False
+            self._seen += 1
+        return self._seen == self.expected
 
     def extents(self, writer: ChunkWriter) -> list[Extent]:
         """Waits for the ids."""
         found = []
+        last: Ticket | None = None
+        ids: list[bytes] = []
         for piece in self.pieces:
             if isinstance(piece, int):
                 found.append(Extent(None, 0, piece))
             else:
                 ticket, number, length = piece
-                found.append(Extent(writer.wait(ticket)[number], 0, length))
+                if ticket is not last:
+                    last, ids = ticket, writer.wait(ticket)
+                found.append(Extent(ids[number], 0, length))
         return found
 
 

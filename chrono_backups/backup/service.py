@@ -76,7 +76,8 @@ def capture(
             writer.flush()
             statistics = taken.captured.tally.statistics(writer)
     except SourceError as error:
-        return Outcome(source.name, None, str(error), type(error).__name__)
+        why = f"{error.message} ({error.hint})" if error.hint else error.message
+        return Outcome(source.name, None, why, type(error).__name__)
     basis, captured = taken.basis, taken.captured
     snapshot = Snapshot(
         snapshot_id=f"{plan.backup_id}-{source.name}-{repository.clock.random_bytes(4).hex()}",

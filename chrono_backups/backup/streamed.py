@@ -44,6 +44,7 @@ from chrono_backups.sources.base import Changes, StreamedCapture, StreamedEntry
 _CHANGES_CHUNK = 128 * 1024
 """Bytes of changed blocks in one chunk: enough to compress well, few enough that no pile of dead ones is kept."""
 _ENDLESS = 1 << 62
+_REPORT_EVERY = 1024 * 1024
 _MADE_DIRECTORY = stat.S_IFDIR | 0o700
 
 
@@ -130,6 +131,7 @@ class StreamCapture:
         self._taken: dict[bytes, _Taken] = {}
         self._unsettled: deque[_Taken] = deque()
         self._done_bytes = 0
+        self._reported = 0
 
     def run(self, capture: StreamedCapture) -> Captured:
         """All of it. When it returns every chunk is handed in; ``ChunkWriter.flush`` makes them durable."""
@@ -139,7 +141,7 @@ class StreamCapture:
             self._taken[entry.path] = self._take(entry)
             while self._unsettled and self._ready(self._unsettled[0]):
                 self._settle(self._unsettled.popleft())
-            self._account.report(self._done_bytes)
+            self._report()
         self._streamer.flush()
         while self._unsettled:
             self._settle(self._unsettled.popleft())
@@ -153,6 +155,11 @@ class StreamCapture:
         listing = segments.finish()
         wasteful = segments.wasteful() if self._effective == "full" else tuple(sorted(self._wasteful))
         return Captured(listing, self._account.findings(), self._tally, wasteful)
+
+    def _report(self) -> None:
+        if self._done_bytes - self._reported >= _REPORT_EVERY:
+            self._reported = self._done_bytes
+            self._account.report(self._done_bytes)
 
     # Entries as they come.
 
@@ -194,7 +201,7 @@ class StreamCapture:
             count = entry.read_into(view)
             self._tally.bytes_read += count
             self._done_bytes += count
-            self._account.report(self._done_bytes)
+            self._report()
             return count
 
         length = entry.size if entry.size >= 0 else _ENDLESS

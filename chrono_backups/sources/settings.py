@@ -108,6 +108,13 @@ class PostgresSettings(Section):
     wal_max_lag_seconds: float = variable(
         "BACKUP_WAL_MAX_LAG_SECONDS", 5.0, gt=0, about="Seconds after which a part of a WAL segment is stored."
     )
+    bin_dir: AbsolutePaths = variable(
+        "BACKUP_POSTGRES_BIN_DIR",
+        (),
+        default_note="the usual places",
+        example="/usr/lib/postgresql/18/bin",
+        about="Where PostgreSQL's programs are, for drills, `restore --start` and dumps.",
+    )
 
 
 class RedisSettings(Section):

@@ -21,7 +21,7 @@ from chrono_backups.repository.listings import content_extents, read_listing
 from chrono_backups.repository.records import Manifest, Snapshot
 from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.writer import PipelineOptions
-from chrono_backups.sources.base import Source
+from chrono_backups.sources.base import AnySource
 from chrono_backups.sources.files import FilesSource
 from chrono_backups.storage.base import Storage
 from chrono_backups.storage.memory import MemoryStorage
@@ -74,7 +74,7 @@ class Heard:
 def take(
     repository: Repository,
     backup_type: BackupType,
-    *sources: Source | Path,
+    *sources: AnySource | Path,
     listener: Callable[[Progress | Finding], None] | None = None,
     options: PipelineOptions = OPTIONS,
 ) -> Manifest:

@@ -332,16 +332,21 @@ class _Messages:
 
     def read_into(self, view: memoryview) -> int:
         """Fill the start of ``view`` with the member's next bytes; 0 at its end."""
-        if not self.left:
-            return 0
-        while not self._data:
-            if self._pending is not None or not self._advance():
-                raise SourceError("the base backup's stream ended within a file", source="postgres")
-        count = min(len(view), self.left, len(self._data))
-        view[:count] = self._data[:count]
-        self._data = self._data[count:]
-        self.left -= count
-        return count
+        wanted = min(len(view), self.left)
+        at = 0
+        data = self._data
+        while at < wanted:
+            if not data:
+                if self._pending is not None or not self._advance():
+                    raise SourceError("the base backup's stream ended within a file", source="postgres")
+                data = self._data
+            part = data[: wanted - at]
+            view[at : at + len(part)] = part
+            at += len(part)
+            data = data[len(part) :]
+        self._data = data
+        self.left -= wanted
+        return wanted
 
 
 class WalPages:

@@ -119,6 +119,7 @@ class ReplicationConnection:
         self._timeout = timeout
         self._poll = select.poll()
         self._fd = pgconn.socket
+        self._events = 0
         self.warnings: list[str] = []
         """What the server warned of, the first few."""
         pgconn.notice_handler = self._noticed
@@ -231,14 +232,25 @@ class ReplicationConnection:
 
     def messages(self) -> Iterator[bytes | memoryview]:
         """All messages of a copy out. Raises ``SourceUnavailable`` where the server falls silent."""
-        while True:
-            try:
-                message = self.receive(self._timeout)
-            except EndOfStream:
-                return
-            if message is None:
-                raise self._silent()
-            yield message
+        take, consume = self._pgconn.get_copy_data, self._pgconn.consume_input
+        consumed = False
+        try:
+            while True:
+                size, data = take(1)
+                if size > 0:
+                    consumed = False
+                    yield data
+                elif size < 0:
+                    return
+                elif consumed:  # nothing was there
+                    if not self._wait(select.POLLIN, self._timeout):
+                        raise self._silent()
+                    consumed = False
+                else:
+                    consume()
+                    consumed = True
+        except psycopg.Error as error:
+            raise self._failed(str(error)) from error
 
     def send(self, data: bytes | memoryview) -> None:
         """A message of the copy to the server, put on its way."""
@@ -312,7 +324,9 @@ class ReplicationConnection:
                 return
 
     def _wait(self, events: int, seconds: float) -> int:
-        self._poll.register(self._fd, events)
+        if events != self._events:
+            self._poll.register(self._fd, events)
+            self._events = events
         found = self._poll.poll(max(0.0, seconds) * 1000)
         return found[0][1] if found else 0
 

@@ -206,7 +206,7 @@ def _guard(connection: ReplicationConnection, listener: Listener, clock: Clock) 
     name = f"chrono_backups_{clock.random_bytes(6).hex()}"
     try:
         connection.rows(f"CREATE_REPLICATION_SLOT {name} TEMPORARY PHYSICAL (RESERVE_WAL true)")
-    except Refused as error:
+    except SourceError as error:
         message = f"no replication slot guards the WAL while the base backup runs: {error.message}"
         hint = "Raise max_replication_slots, else a long base backup under load may fail at its end."
         listener(Finding("postgres-no-guard-slot", "warning", "postgres", message, hint))
