@@ -15,7 +15,7 @@ PORT ?= 3000
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format demo ui bench screenshots pins clean
+.PHONY: help setup servers test lint format demo ui bench screenshots pins clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,7 +30,10 @@ $(READY): requirements/dev.txt pyproject.toml
 	$(BIN)/python -m compileall -q $(OURS)
 	@touch $(READY)
 
-test: lint  ## Lint, then every test (ARGS="-k name -x" goes to pytest)
+servers: $(READY)  ## Install the servers that the tests start (as root; else it says what is missing)
+	@scripts/test_servers.sh
+
+test: lint servers  ## Lint, then every test (ARGS="-k name -x" goes to pytest)
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(READY)  ## Style, types and the import rules

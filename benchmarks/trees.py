@@ -37,6 +37,11 @@ def make_tree(root: Path, scale: float, seed: int = 1) -> int:
     return _run(jobs)
 
 
+def text_page(number: int, seed: int = 1) -> str:
+    """One scraped page or answer, as a row of a table has it."""
+    return _text_file(text_of(seed), number)[1].decode()
+
+
 def make_tiny(root: Path, count: int, seed: int = 1) -> int:
     """Write `count` (rounded down to hundreds) tiny files into `root`; their size in bytes."""
     directories = count // PER_DIRECTORY

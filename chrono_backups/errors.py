@@ -93,6 +93,9 @@ class StorageError(ChronoBackupsError):
 class StorageUnavailable(StorageError):
     """The storage did not answer or was busy; the same call may succeed later. Retried."""
 
+    retry_after: float | None = None
+    """Seconds that the storage asked to be left alone for."""
+
 
 class StorageDenied(StorageError):
     """The storage refused for want of rights."""

@@ -60,7 +60,7 @@ class Outcome:
 def plan_backup(repository: Repository, backup_type: BackupType, sources: Sequence[SourceName]) -> BackupPlan:
     """Reserve the next free backup id."""
     started_at = repository.clock.now()
-    taken = {*repository.names("manifest"), *repository.forgotten()}
+    taken = set(repository.names("manifest"))
     name = backup_id(backup_type, started_at)
     while True:
         if name not in taken:
@@ -69,8 +69,11 @@ def plan_backup(repository: Repository, backup_type: BackupType, sources: Sequen
             except ObjectExists:
                 pass
             else:
-                # Looked up again under the lease: its last holder may have committed just before it let go.
-                if name not in repository.names("manifest"):
+                # Looked up under the lease: its last holder may have committed just before it let go.
+                repository.memory.begin(name)
+                forgotten, names = repository.backup_names(name)
+                taken = {*names, *forgotten}
+                if name not in taken:
                     return BackupPlan(name, backup_type, tuple(sources), started_at)
                 repository.leases.release(name)
         name = next_second(name)

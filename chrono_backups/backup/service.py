@@ -15,7 +15,8 @@ from chrono_backups.backup.plan import BackupPlan, Outcome, plan_backup
 from chrono_backups.backup.streamed import EarlierListing, StreamCapture, expected
 from chrono_backups.errors import BackupFailed, Damaged, SourceError, StorageError
 from chrono_backups.events import Finding, Listener, Progress, silent
-from chrono_backups.identifiers import BackupType, SourceName
+from chrono_backups.identifiers import SourceName
+from chrono_backups.repository.leases import Lease
 from chrono_backups.repository.listings import ListingCursor, read_listing
 from chrono_backups.repository.records import Effective, Manifest, Snapshot, SnapshotSummary
 from chrono_backups.repository.repository import Repository
@@ -51,8 +52,8 @@ def capture(
     A fault of the source is its ``Outcome``; a fault of the storage or repository raises, and so does an
     interruption. Either way nothing is visible, and what was stored is used by the next backup.
     """
-    lease = repository.leases.find(plan.backup_id)
-    basis = _basis(repository, plan.type, source)
+    lease = _lease(repository, plan)
+    basis = _basis(repository, plan, source)
     started_at = repository.clock.now()
     early: list[Finding] = []
 
@@ -64,13 +65,16 @@ def capture(
     def keep_lease() -> None:
         nonlocal lease
         lease = repository.leases.keep(lease)
+        repository.memory.know(plan.backup_id, "lease", lease)
 
     def hear_capture(event: Progress | Finding) -> None:
         keep_lease()  # also in hours in which nothing new is stored
         listener(event)
 
     try:
-        with repository.writer(options or PipelineOptions(), listener=hear, on_pack=keep_lease) as writer:
+        with repository.writer(
+            options or PipelineOptions(), listener=hear, on_pack=keep_lease, run=plan.backup_id
+        ) as writer:
             take = _take_stream if isinstance(source, StreamedSource) else _take_tree
             taken = take(repository, writer, source, basis, hear, hear_capture)
             writer.flush()
@@ -174,16 +178,16 @@ def _digest(repository: Repository, captured: Captured) -> str:
     return repository.keys.content_hash(b"".join(chunk.chunk_id for chunk in captured.listing)).hex()
 
 
-def _basis(repository: Repository, backup_type: BackupType, source_of: AnySource) -> _Basis:
+def _basis(repository: Repository, plan: BackupPlan, source_of: AnySource) -> _Basis:
     """The newest usable snapshot of the source. For a full capture too: it is read beside, not trusted."""
     source = source_of.name
     asked: Effective = "full"
-    if backup_type in {"incremental", "differential"}:
-        asked = cast("Effective", backup_type)
-    elif backup_type == "database_only" and isinstance(source_of, StreamedSource):
+    if plan.type in {"incremental", "differential"}:
+        asked = cast("Effective", plan.type)
+    elif plan.type == "database_only" and isinstance(source_of, StreamedSource):
         asked = "incremental"  # of a database; a store that knows no increments makes it a full one
     try:
-        manifests, damaged = repository.readable_backups()
+        manifests, damaged = repository.readable_backups(plan.backup_id)
         candidates = [found for one in manifests if (found := one.snapshot(source)) is not None]
         if asked == "differential":
             candidates = [one for one in candidates if one.effective == "full"]
@@ -196,6 +200,10 @@ def _basis(repository: Repository, backup_type: BackupType, source_of: AnySource
     except Damaged as error:
         reason = f"the earlier snapshot of {source} can't be read: {error}"
         return _Basis("full", "" if asked == "full" else reason, None)
+
+
+def _lease(repository: Repository, plan: BackupPlan) -> Lease:
+    return repository.memory.once(plan.backup_id, "lease", lambda: repository.leases.find(plan.backup_id))
 
 
 def _parent(repository: Repository, basis: _Basis) -> Parent | None:
@@ -211,7 +219,7 @@ def commit(repository: Repository, plan: BackupPlan, outcomes: Sequence[Outcome]
 
     Raises ``BackupFailed`` where no source was captured, and ``LeaseLost``; nothing is visible then.
     """
-    lease = repository.leases.find(plan.backup_id)
+    lease = _lease(repository, plan)
     failures: dict[str, str] = {one.source: one.error or "" for one in outcomes if one.snapshot_id is None}
     failures |= {name: "it was not captured" for name in plan.sources if name not in {one.source for one in outcomes}}
     taken = [repository.snapshot(one.snapshot_id) for one in outcomes if one.snapshot_id is not None]

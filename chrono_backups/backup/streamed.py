@@ -45,6 +45,7 @@ _CHANGES_CHUNK = 128 * 1024
 """Bytes of changed blocks in one chunk: enough to compress well, few enough that no pile of dead ones is kept."""
 _ENDLESS = 1 << 62
 _REPORT_EVERY = 1024 * 1024
+_NOTHING = StreamedEntry(b"", 0).read_into
 _MADE_DIRECTORY = stat.S_IFDIR | 0o700
 
 
@@ -138,7 +139,9 @@ class StreamCapture:
         for entry in capture.entries():
             if entry.path in self._taken:
                 raise SourceError(f"the source gave {entry.path.decode(errors='replace')} twice")
-            self._taken[entry.path] = self._take(entry)
+            taken = self._taken[entry.path] = self._take(entry)
+            if taken.entry.changes is None:
+                taken.entry = _listed(entry)
             while self._unsettled and self._ready(self._unsettled[0]):
                 self._settle(self._unsettled.popleft())
             self._report()
@@ -228,6 +231,7 @@ class StreamCapture:
             extents = store_rows(self._writer, extents)
             taken.indirect = True
         taken.content = list(extents)
+        taken.entry = _listed(taken.entry)
 
     # The listing.
 
@@ -264,6 +268,11 @@ class StreamCapture:
             if extra:
                 pending.extras[position] = extra
         return pending
+
+
+def _listed(entry: StreamedEntry) -> StreamedEntry:
+    """What is needed of an entry once its content is stored: without what read it."""
+    return replace(entry, changes=None, read_into=_NOTHING)
 
 
 def _shown(entry: StreamedEntry) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from chrono_backups.events import Finding
 from chrono_backups.recovery.browse import join
@@ -17,6 +17,9 @@ from chrono_backups.sources.patterns import Selection
 
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 """After these there is no point in going on with other entries."""
+_WRITE_TARGET = 1024 * 1024
+_WRITE_PIECES = 256
+"""Pieces that are written together, by size and by number: the system takes at most 1,024."""
 _BATCH_FILES = 2000
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -79,16 +82,36 @@ class _Folder:
 Pieces = Iterator[tuple[int, memoryview]]
 
 
+@dataclass(frozen=True)
+class Placing:
+    """How a tree's entries come to lie otherwise than the listing says."""
+
+    owner: tuple[int, int] | None = None
+    """User and group of everything, in place of each entry's own."""
+    elsewhere: Mapping[bytes, bytes] = field(default_factory=dict)
+    """Directory of the listing → absolute path of the directory that is made for it; a symbolic link leads there."""
+
+
+AS_LISTED = Placing()
+
+
 class Tree:
     """One restore's destination. Entries come in the order of the listing."""
 
     def __init__(
-        self, root: bytes, *, in_place: bool, find: Callable[[Finding], None], sync: Callable[[bytes], None]
+        self,
+        root: bytes,
+        *,
+        in_place: bool,
+        find: Callable[[Finding], None],
+        sync: Callable[[bytes], None],
+        placing: Placing = AS_LISTED,
     ) -> None:
         self._root = root.rstrip(b"/") + b"/"
         self._in_place = in_place
         self._find = find
         self._sync = sync
+        self._placing = placing
         self._root_user = os.geteuid() == 0
         self._path: bytes | None = None
         self._descriptor = -1
@@ -157,8 +180,13 @@ class Tree:
         if folder.made:
             return
         place = self._root + folder.entry.path
+        elsewhere = self._placing.elsewhere.get(folder.entry.path)
         try:
-            os.mkdir(place, 0o700)
+            if elsewhere is None:
+                os.mkdir(place, 0o700)
+            else:
+                os.mkdir(elsewhere, 0o700)
+                os.symlink(elsewhere, place)
         except FileExistsError:
             if not self._in_place or not stat.S_ISDIR(os.lstat(place).st_mode):
                 raise
@@ -213,9 +241,7 @@ class Tree:
         name = self._temporary() if self._in_place else entry.name
         descriptor = os.open(name, _NEW, 0o600, dir_fd=self._descriptor)
         try:
-            end = 0
-            for offset, content in pieces:
-                end = offset + _write(descriptor, content, offset)
+            end = _write_all(descriptor, pieces)
             if sound():
                 if end < entry.size:
                     os.ftruncate(descriptor, entry.size)
@@ -291,9 +317,10 @@ class Tree:
     def _attributes(self, place: int | bytes, entry: Entry) -> None:
         """Owner, then mode (a change of owner drops setuid), then extended attributes, then time."""
         link = stat.S_ISLNK(entry.mode)
+        owner = self._placing.owner or (entry.uid, entry.gid)
         try:
-            if self._root_user or (entry.uid, entry.gid) != (os.geteuid(), os.getegid()):
-                os.chown(place, entry.uid, entry.gid, follow_symlinks=not link)
+            if self._root_user or owner != (os.geteuid(), os.getegid()):
+                os.chown(place, *owner, follow_symlinks=not link)
         except PermissionError:
             self._tell_once("owners-not-restored", entry, "only root can give files to other users", "Restore as root.")
         if not link:
@@ -312,9 +339,31 @@ class Tree:
             self._find(Finding(name, "warning", entry.shown, f"{message} (told once)", hint))
 
 
-def _write(descriptor: int, content: memoryview, offset: int) -> int:
-    """Write all of it; its size."""
-    done = os.pwrite(descriptor, content, offset)
-    while done < len(content):
-        done += os.pwrite(descriptor, content[done:], offset + done)
-    return done
+def _write_all(descriptor: int, pieces: Pieces) -> int:
+    """Write pieces that come in the order of their offsets; the end of the last one.
+
+    Pieces that follow one another go together: a database's pages come by the ten thousand.
+    """
+    gathered: list[memoryview] = []
+    start = end = 0
+    for offset, content in pieces:
+        if gathered and (offset != end or end - start >= _WRITE_TARGET or len(gathered) >= _WRITE_PIECES):
+            _write(descriptor, gathered, start)
+            gathered = []
+        if not gathered:
+            start = offset
+        gathered.append(content)
+        end = offset + len(content)
+    _write(descriptor, gathered, start)
+    return end
+
+
+def _write(descriptor: int, contents: list[memoryview], offset: int) -> None:
+    """Write all of them, one behind another."""
+    while contents:
+        done = os.pwritev(descriptor, contents, offset)
+        offset += done
+        while contents and done >= len(contents[0]):
+            done -= len(contents.pop(0))
+        if done:
+            contents[0] = contents[0][done:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import local
@@ -14,14 +14,21 @@ from chrono_backups.pipeline.encryption import HEADER_SIZE, KINDS, MAGIC, VERSIO
 from chrono_backups.repository.format import object_key
 from chrono_backups.repository.index import Index, Location
 from chrono_backups.storage.base import Storage
+from chrono_backups.storage.fallback import copies
 
 _WORKERS = 2
 _REQUEST_TARGET = 4 * 1024 * 1024
-"""Neighbouring chunks of a pack are fetched by one request up to this many content bytes."""
+"""Chunks that lie near each other in a pack are fetched by one request up to this many content bytes."""
+_GAP_MOST = 64 * 1024
+"""Bytes between two chunks that are fetched for nothing sooner than by another request."""
+_BATCH = 12 * 1024 * 1024
+"""Content bytes of the chunks that are asked for together: what two threads wrote side by side."""
 _AHEAD = 24 * 1024 * 1024
 """Content bytes decoded or being decoded ahead of the reader."""
 _KEPT = 16 * 1024 * 1024
 """Content bytes of chunks kept behind the reader: small files of neighbouring directories share chunks."""
+_WINDOW_MOST = 16384
+"""Chunks in order ahead of the reader, however small or often the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +38,17 @@ class _Wanted:
 
 
 Content = bytes | memoryview | Damaged
-_Known = OrderedDict[bytes, tuple[Future[list[Content]], int]]
 
 
 class ChunkReader:
     """Reads chunks of one repository. ``close`` ends its threads."""
 
-    def __init__(self, storage: Storage, keys: Keys, index: Index) -> None:
+    def __init__(
+        self, storage: Storage, keys: Keys, index: Index, *, widen: Callable[[], bool] = lambda: False
+    ) -> None:
+        """``widen`` is asked once when the index does not know a chunk; whether it has added anything."""
         self._storage = storage
+        self._widen: Callable[[], bool] | None = widen
         self._keys = keys
         self._index = index
         self._threads: ThreadPoolExecutor | None = None
@@ -47,6 +57,9 @@ class ChunkReader:
     def locate(self, chunk_id: bytes) -> Location:
         """Where the chunk is. Raises ``Damaged`` where the repository does not hold it."""
         place = self._index.find(chunk_id)
+        if place is None and self._widen is not None:
+            widen, self._widen = self._widen, None
+            place = self._index.find(chunk_id) if widen() else None
         if place is None:
             raise Damaged(f"chunk {chunk_id.hex()} is in no pack", key=f"chunk {chunk_id.hex()}")
         return place
@@ -59,66 +72,18 @@ class ChunkReader:
         return content
 
     def stream(self, chunk_ids: Iterable[bytes]) -> Iterator[Content]:
-        """The contents of chunks in the order asked for, decoded ahead by threads of this reader.
+        """The contents of chunks in the order asked for, fetched and decoded ahead by threads of this reader.
 
         In the place of a chunk that can't be had comes the ``Damaged`` that says why, so that a restore
         can go on with the rest. What comes more than once within a short stretch is fetched once.
         """
-        window: deque[bytes] = deque()
-        known: _Known = OrderedDict()
-        sizes: dict[bytes, int] = {}
-        pending: list[_Wanted] = []
-        waiting = iter(chunk_ids)
-        ahead = 0
+        return _ReadAhead(self, chunk_ids).contents()
 
-        def submit() -> None:
-            if pending:
-                future = self._pool().submit(self._fetch, tuple(pending))
-                known.update((one.chunk_id, (future, i)) for i, one in enumerate(pending))
-                pending.clear()
-
-        def advance() -> bool:
-            nonlocal ahead
-            chunk_id = next(waiting, None)
-            if chunk_id is None:
-                return False
-            window.append(chunk_id)
-            if chunk_id not in known and all(one.chunk_id != chunk_id for one in pending):
-                try:
-                    wanted = _Wanted(chunk_id, self.locate(chunk_id))
-                except Damaged as error:
-                    known[chunk_id] = (_settled([error]), 0)
-                    sizes[chunk_id] = 0
-                    return True
-                if pending and not _adjoins(pending, wanted):
-                    submit()
-                pending.append(wanted)
-                sizes[chunk_id] = wanted.place.content_size
-            ahead += sizes[chunk_id]
-            return True
-
-        try:
-            while True:
-                while ahead < _AHEAD and advance():
-                    pass
-                if not window:
-                    return
-                chunk_id = window.popleft()
-                if chunk_id not in known:
-                    submit()
-                known.move_to_end(chunk_id)
-                future, position = known[chunk_id]
-                ahead -= sizes[chunk_id]
-                yield future.result()[position]
-                _forget_oldest(known, sizes, window)
-        finally:
-            for future, _ in known.values():
-                future.cancel()
-
-    def _pool(self) -> ThreadPoolExecutor:
+    def submit(self, wanted: Sequence[_Wanted]) -> Future[list[Content]]:
+        """Have a stretch of a pack fetched by one request: its chunks ``wanted``, in the order of their offsets."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_WORKERS, thread_name_prefix="open")
-        return self._threads
+        return self._threads.submit(self._fetch, wanted)
 
     def _fetch(self, wanted: Sequence[_Wanted]) -> list[Content]:
         first, last = wanted[0].place, wanted[-1].place
@@ -139,7 +104,14 @@ class ChunkReader:
         return contents
 
     def _elsewhere(self, wanted: _Wanted, damage: Damaged) -> Content:
-        """The chunk from another pack that holds it, as a later run stored it anew; else ``damage``."""
+        """The chunk from the pack's copy in another storage, where several are read, or from another pack that holds
+        it, as a later run stored it anew; else ``damage``.
+        """
+        here = wanted.place
+        for stored in copies(self._storage, object_key("pack", here.pack.name), here.offset, here.sealed_size):
+            content = self._open(wanted, memoryview(stored))
+            if not isinstance(content, Damaged):
+                return content
         for place in self._index.find_all(wanted.chunk_id):
             if place.pack.digest == wanted.place.pack.digest:
                 continue
@@ -192,29 +164,114 @@ def _damage(key: str, error: StorageError) -> Damaged:
     raise error
 
 
-def _adjoins(pending: Sequence[_Wanted], wanted: _Wanted) -> bool:
-    """Whether ``wanted`` lies right behind ``pending`` and the request stays small."""
-    last, place = pending[-1].place, wanted.place
-    if place.pack.digest != last.pack.digest or place.offset != last.offset + last.sealed_size:
-        return False
-    return sum(one.place.content_size for one in pending) + place.content_size <= _REQUEST_TARGET
-
-
 def _settled(contents: list[Content]) -> Future[list[Content]]:
     future: Future[list[Content]] = Future()
     future.set_result(contents)
     return future
 
 
-def _forget_oldest(known: _Known, sizes: dict[bytes, int], window: deque[bytes]) -> None:
-    """Let go of the chunks longest unused, beyond what is kept, that the window does not ask for again."""
-    kept = sum(sizes[chunk_id] for chunk_id in known)
-    if kept <= _AHEAD + _KEPT:
-        return
-    soon = set(window)
-    for chunk_id in list(known):
-        if kept <= _AHEAD + _KEPT:
-            return
-        if chunk_id not in soon:
-            kept -= sizes.pop(chunk_id)
-            del known[chunk_id]
+class _ReadAhead:
+    """One stream of chunks: what is wanted soon, what is on its way, what is kept.
+
+    Chunks are asked for in batches, so that what lies near each other in a pack comes by one request though it is
+    wanted in another order: several threads wrote a pack, and a file's newest pages lie apart from its older ones.
+    """
+
+    def __init__(self, reader: ChunkReader, chunk_ids: Iterable[bytes]) -> None:
+        self._reader = reader
+        self._waiting = iter(chunk_ids)
+        self._window: deque[bytes] = deque()
+        self._uses: dict[bytes, int] = {}
+        """How often a chunk is in the window."""
+        self._ahead: dict[bytes, int] = {}
+        """Content sizes of the chunks that are in the window and were not given yet."""
+        self._ahead_bytes = 0
+        self._batch: dict[bytes, _Wanted] = {}
+        self._batch_bytes = 0
+        self._known: OrderedDict[bytes, tuple[Future[list[Content]], int, int]] = OrderedDict()
+        """Future, position in what it gives, content size; the longest unused first."""
+        self._known_bytes = 0
+
+    def contents(self) -> Iterator[Content]:
+        try:
+            while True:
+                while self._ahead_bytes < _AHEAD and len(self._window) < _WINDOW_MOST and self._advance():
+                    pass
+                if not self._window:
+                    return
+                chunk_id = self._window.popleft()
+                if chunk_id not in self._known:
+                    self._submit()
+                self._known.move_to_end(chunk_id)
+                future, position, _ = self._known[chunk_id]
+                self._ahead_bytes -= self._ahead.pop(chunk_id, 0)
+                self._uses[chunk_id] -= 1
+                if not self._uses[chunk_id]:
+                    del self._uses[chunk_id]
+                yield future.result()[position]
+                self._forget()
+        finally:
+            for future, _, _ in self._known.values():
+                future.cancel()
+
+    def _advance(self) -> bool:
+        """Take one more chunk into the window; False at the end."""
+        chunk_id = next(self._waiting, None)
+        if chunk_id is None:
+            return False
+        self._window.append(chunk_id)
+        self._uses[chunk_id] = self._uses.get(chunk_id, 0) + 1
+        if chunk_id in self._known or chunk_id in self._batch:
+            return True
+        try:
+            place = self._reader.locate(chunk_id)
+        except Damaged as error:
+            self._known[chunk_id] = (_settled([error]), 0, 0)
+            return True
+        self._batch[chunk_id] = _Wanted(chunk_id, place)
+        self._batch_bytes += place.content_size
+        self._ahead[chunk_id] = place.content_size
+        self._ahead_bytes += place.content_size
+        if self._batch_bytes >= _BATCH:
+            self._submit()
+        return True
+
+    def _submit(self) -> None:
+        """Ask for the batch, a request for each stretch of a pack."""
+        for stretch in _stretches(self._batch.values()):
+            future = self._reader.submit(stretch)
+            for position, one in enumerate(stretch):
+                self._known[one.chunk_id] = (future, position, one.place.content_size)
+                self._known_bytes += one.place.content_size
+        self._batch = {}
+        self._batch_bytes = 0
+
+    def _forget(self) -> None:
+        """Let go of the chunks longest unused, beyond what is kept, that the window does not ask for again."""
+        looked_at = 0
+        while self._known_bytes > _AHEAD + _KEPT and looked_at < len(self._known):
+            chunk_id, (_, _, size) = next(iter(self._known.items()))
+            if chunk_id in self._uses:
+                self._known.move_to_end(chunk_id)
+                looked_at += 1
+            else:
+                del self._known[chunk_id]
+                self._known_bytes -= size
+
+
+def _stretches(wanted: Iterable[_Wanted]) -> Iterator[list[_Wanted]]:
+    """What is wanted, by pack and offset, parted where a request would grow too large or fetch much for nothing."""
+    stretch: list[_Wanted] = []
+    size = 0
+    for one in sorted(wanted, key=lambda each: (each.place.pack.digest, each.place.offset)):
+        if stretch:
+            last = stretch[-1].place
+            near = last.pack.digest == one.place.pack.digest
+            near = near and one.place.offset - last.offset - last.sealed_size <= _GAP_MOST
+            if not near or size + one.place.content_size > _REQUEST_TARGET:
+                yield stretch
+                stretch, size = [], 0
+        stretch.append(one)
+        size += one.place.content_size
+    if stretch:
+        yield stretch

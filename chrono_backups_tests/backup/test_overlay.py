@@ -26,7 +26,9 @@ def content(extents: Sequence[Extent], chunks: dict[bytes, bytes]) -> bytes:
 @st.composite
 def files(draw: st.DrawFn, name: bytes, size: int) -> tuple[list[Extent], dict[bytes, bytes]]:
     """Extents over random chunks, of which they use parts, and holes."""
-    extents, chunks, at = [], {}, 0
+    extents: list[Extent] = []
+    chunks: dict[bytes, bytes] = {}
+    at = 0
     while at < size:
         length = min(size - at, draw(st.integers(1, 9)))
         if draw(st.integers(0, 4)) == 0:

@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 import pytest
 
-from chrono_backups.errors import SourceError
+from chrono_backups.errors import ChronoBackupsError, SourceError
 from chrono_backups.events import Finding, Listener
 from chrono_backups.identifiers import SourceName
 from chrono_backups.sources.base import Changes, Earlier, StreamedEntry
+from chrono_backups.storage.faulty import FailFrom, FaultyStorage
 from chrono_backups.storage.memory import MemoryStorage
+from chrono_backups_tests.backup.crashing import copy_of, within
 from chrono_backups_tests.backup.taking import Heard, in_repository, new_repository, noise, opened, snapshot_of, take
 
 BLOCK = 8192
@@ -240,7 +242,43 @@ def test_an_entry_may_come_once() -> None:
             yield from (StreamedEntry(b"a", FILE), StreamedEntry(b"a", FILE))
 
     database = Database(files={})
-    database.Capture = Twice  # type: ignore[misc]
+    database.Capture = Twice
     with pytest.raises(Exception, match="twice") as failure:
         take(new_repository(), "full", database)
     assert not isinstance(failure.value, SourceError)
+
+
+@pytest.mark.parametrize("kind", ["incremental", "full"])
+@pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
+def test_a_storage_may_fail_at_any_call(kind: Effective, after_effect: bool) -> None:
+    base = MemoryStorage()
+    database = Database(files=some_files(5))
+    first = take(new_repository(base), "full", database)
+    expected = {first.backup_id: {**database.files, b"manifest": b"1"}}
+    changed(database, random.Random(5))
+    known = dict(database.known)
+    calls = 0
+    while True:
+        storage = copy_of(base)
+        database.generation, database.known = 1, dict(known)
+        faulty = FaultyStorage(storage, FailFrom(calls, after_effect=after_effect))
+        try:
+            within(30, lambda over=faulty: take(opened(over), kind, database))
+        except ChronoBackupsError:
+            failed = True
+            within(30, lambda over=storage: take(opened(over), kind, database))
+        else:
+            failed = False
+        manifests, damaged = opened(storage).readable_backups()
+        assert not damaged
+        assert len(manifests) >= 2
+        for manifest in manifests:
+            snapshot = snapshot_of(opened(storage), manifest, "postgres")
+            now = {**database.files, b"manifest": str(snapshot.facts["generation"]).encode()}
+            files = expected.get(manifest.backup_id, now)
+            assert contents(in_repository(opened(storage), snapshot)) == files
+        if faulty.unreached:
+            break
+        calls += 1
+    assert not failed
+    assert calls > 10

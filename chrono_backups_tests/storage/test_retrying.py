@@ -47,7 +47,7 @@ def retrying(
 
 def busy_for(seconds: object) -> StorageUnavailable:
     error = StorageUnavailable("busy")
-    error.retry_after = seconds  # type: ignore[attr-defined]
+    error.retry_after = seconds  # type: ignore[assignment]
     return error
 
 
