@@ -20,9 +20,14 @@ is_segment = re.compile(_SEGMENT).fullmatch
 """Truthy for a name that may be one segment of a key."""
 
 
+def is_key(name: str) -> bool:
+    """Whether ``name`` may name an object; a listing leaves out what others stored under other names."""
+    return len(name) <= MAX_KEY_LENGTH and _KEY.fullmatch(name) is not None
+
+
 def check_key(key: str) -> None:
     """Raise ``ValueError`` if ``key`` may not name an object."""
-    if len(key) > MAX_KEY_LENGTH or not _KEY.fullmatch(key):
+    if not is_key(key):
         raise ValueError(
             f"not a storage key: {key!r}; expected at most {MAX_KEY_LENGTH} characters, segments of "
             "[a-z0-9._-] separated by '/', none empty or beginning with '.'"

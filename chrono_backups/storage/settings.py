@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     SecretStr,
@@ -40,6 +41,19 @@ def _octal(value: Any) -> Any:
 
 
 Mode = Annotated[int, BeforeValidator(_octal), Field(ge=0o700, le=0o777, json_schema_extra={"accepted": _MODE})]
+
+
+_REMOTE_PATH = "a path on the server, without '~', '.' and '..' in it"
+
+
+def _remote_path(path: str) -> str:
+    parts = path.strip("/").split("/")
+    if not path or "\0" in path or any(part in {"~", ".", ".."} for part in parts) or (path != "/" and not all(parts)):
+        raise ValueError(_REMOTE_PATH)
+    return path
+
+
+RemotePath = Annotated[str, AfterValidator(_remote_path), Field(json_schema_extra={"accepted": _REMOTE_PATH})]
 
 
 class LocalSettings(Section):
@@ -111,6 +125,9 @@ class AwsS3Settings(Section):
         about="The account's key id; unset, the machine's own role is used.",
     )
     secret_access_key: SecretStr | None = variable("BACKUP_AWS_SECRET_ACCESS_KEY", about="The account's secret.")
+    session_token: SecretStr | None = variable(
+        "BACKUP_AWS_SESSION_TOKEN", about="The third part of temporary credentials, where they are such."
+    )
     bucket_name: str | None = variable("BACKUP_AWS_BUCKET_NAME", example="chrono-scraper-backups", about="The bucket.")
     region: str | None = variable("BACKUP_AWS_REGION", example="us-east-1", about="The bucket's region.")
     prefix: str = variable(
@@ -127,6 +144,11 @@ class AwsS3Settings(Section):
     )
     lock_days: Days = variable(
         "BACKUP_AWS_LOCK_DAYS", 0, about="Days that objects can't be deleted (Object Lock); 0 for none."
+    )
+    lock_mode: Literal["COMPLIANCE", "GOVERNANCE"] = variable(
+        "BACKUP_AWS_LOCK_MODE",
+        "COMPLIANCE",
+        about="Whether nobody can undo a lock, or whoever has the right `s3:BypassGovernanceRetention`.",
     )
 
     _bucket_needed = field_validator("bucket_name")(needed_when_enabled)
@@ -157,7 +179,12 @@ class GcsSettings(Section):
     endpoint_url: Url | None = variable(
         "BACKUP_GCS_ENDPOINT_URL", default_note="Google", example="http://localhost:4443", about="A compatible server."
     )
-    lock_days: Days = variable("BACKUP_GCS_LOCK_DAYS", 0, about="Days that objects can't be deleted; 0 for none.")
+    lock_days: Days = variable(
+        "BACKUP_GCS_LOCK_DAYS", 0, about="Days that objects can't be deleted (object retention); 0 for none."
+    )
+    lock_mode: Literal["Locked", "Unlocked"] = variable(
+        "BACKUP_GCS_LOCK_MODE", "Locked", about="Unlocked: an account with a right of its own may take a lock back."
+    )
 
     _bucket_needed = field_validator("bucket_name")(needed_when_enabled)
 
@@ -174,6 +201,10 @@ class AzureBlobSettings(Section):
     account_key: SecretStr | None = variable(
         "BACKUP_AZURE_ACCOUNT_KEY", default_note="the ambient identity", about="The account's key."
     )
+    sas_token: SecretStr | None = variable(
+        "BACKUP_AZURE_SAS_TOKEN",
+        about="A shared access signature, used in the key's place; it may lack the right to delete.",
+    )
     container_name: str | None = variable("BACKUP_AZURE_CONTAINER_NAME", example="backups", about="The container.")
     tier: Literal["Hot", "Cool", "Cold"] = variable(
         "BACKUP_AZURE_TIER", "Hot", about="Archive can't be read at once, so it holds no repository."
@@ -184,7 +215,12 @@ class AzureBlobSettings(Section):
         example="http://localhost:10000/devstoreaccount1",
         about="A compatible server.",
     )
-    lock_days: Days = variable("BACKUP_AZURE_LOCK_DAYS", 0, about="Days that blobs can't be deleted; 0 for none.")
+    lock_days: Days = variable(
+        "BACKUP_AZURE_LOCK_DAYS", 0, about="Days that blobs can't be deleted (version-level immutability); 0 for none."
+    )
+    lock_mode: Literal["Locked", "Unlocked"] = variable(
+        "BACKUP_AZURE_LOCK_MODE", "Locked", about="Unlocked: an account with a right of its own may take a lock back."
+    )
 
     _names_needed = field_validator("account_name", "container_name")(needed_when_enabled)
 
@@ -204,5 +240,38 @@ class SftpSettings(Section):
         example="/app/secrets/backup_ssh_key",
         about="File of the private key to log in with.",
     )
+    private_key_passphrase: SecretStr | None = variable(
+        "BACKUP_SFTP_PRIVATE_KEY_PASSPHRASE", about="What opens the private key, where it is encrypted."
+    )
+    known_hosts: AbsolutePath | None = variable(
+        "BACKUP_SFTP_KNOWN_HOSTS",
+        default_note="~/.ssh/known_hosts",
+        example="/app/secrets/known_hosts",
+        about="The server's host key must be in this file; `ssh-keyscan` shows it.",
+    )
+    path: RemotePath = variable(
+        "BACKUP_SFTP_PATH",
+        "chrono-backups",
+        about="The repository's folder there; one that is not absolute lies in the account's home.",
+    )
+    connections: int = variable("BACKUP_SFTP_CONNECTIONS", 4, about="Connections at a time, at most.", ge=1, le=64)
 
     _names_needed = field_validator("host", "username")(needed_when_enabled)
+
+    @field_validator("private_key_path")
+    @classmethod
+    def _some_proof(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if info.data.get("enabled") and path is None and info.data.get("password") is None:
+            raise ValueError("an absolute path without '..', needed as BACKUP_SFTP_PASSWORD is not set")
+        return path
+
+
+class CacheSettings(Section):
+    """Cache"""
+
+    directory: AbsolutePath | None = variable(
+        "BACKUP_CACHE_DIR",
+        default_note="`chrono-backups` in `$XDG_CACHE_HOME`, else in `~/.cache`",
+        example="/var/cache/chrono-backups",
+        about="Copies of small objects of storages elsewhere, sealed as they are there; it may be deleted at any time.",
+    )
