@@ -25,7 +25,7 @@ setup: $(READY)  ## Make .venv with everything pinned (the others do it by thems
 $(READY): requirements/dev.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or later is needed, and none of $(CANDIDATES) is one" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m compileall -q $(OURS)
 	@touch $(READY)
@@ -62,13 +62,15 @@ screenshots: $(READY)  ## Make the pictures of the UI in docs/images (needs chro
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "selenium>=4.20,<5"
 	$(BIN)/python scripts/screenshots.py $(ARGS)
 
+# Extras are stripped: what they bring is pinned by itself, and older versions of pip take a pin with an extra for another
+# package than the one without, whose newest version then has no hash.
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make pins"
+	--no-emit-index-url --no-emit-find-links --strip-extras --custom-compile-command "make pins"
 
 pins: $(READY)  ## Resolve requirements/*.txt anew (ARGS=--upgrade: to the newest versions)
-	$(COMPILE) $(ARGS) --extra stores --extra dagster --extra dev --output-file requirements/dev.txt
-	$(COMPILE) $(ARGS) --extra stores --extra dagster --constraints requirements/dev.txt --output-file requirements/dagster.txt
-	$(COMPILE) $(ARGS) --extra stores --constraints requirements/dev.txt --output-file requirements/base.txt
+	$(COMPILE) $(ARGS) --extra stores --extra apprise --extra dagster --extra dev --output-file requirements/dev.txt
+	$(COMPILE) $(ARGS) --extra stores --extra apprise --extra dagster --constraints requirements/dev.txt --output-file requirements/dagster.txt
+	$(COMPILE) $(ARGS) --extra stores --extra apprise --constraints requirements/dev.txt --output-file requirements/base.txt
 
 clean:  ## Remove what make made: the environment, caches, the demo (not .dagster, the history of `make ui`)
 	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache build dist *.egg-info

@@ -66,9 +66,10 @@ class PiecewiseAdapter(HTTPAdapter):
         super().__init__(pool_connections=4, pool_maxsize=POOLED, max_retries=0)
 
     def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:
-        body: Any = request.body
+        body = request.body
         if isinstance(body, bytes) and len(body) > _PIECE:
-            request.body = Body([body])  # its length is in the headers already
+            streamed: Any = Body([body])  # its length is in the headers already
+            request.body = streamed
         return super().send(request, *arguments, **options)
 
 
