@@ -11,12 +11,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from typing import TypeVar
 
 from chrono_backups.clock import Clock, SystemClock
 from chrono_backups.errors import StorageError, StorageUnavailable
 from chrono_backups.storage.base import ObjectInfo, Storage, Usage
+from chrono_backups.storage.locking import extend_lock, lock_days, locked_until
 from chrono_backups.storage.operations import OPERATIONS, Operation
 
 ErrorFactory = Callable[[str], BaseException]
@@ -108,6 +110,10 @@ class FaultyStorage:
         return self._inner.location
 
     @property
+    def lock_days(self) -> int:
+        return lock_days(self._inner)
+
+    @property
     def calls(self) -> int:
         """How many calls there were."""
         with self._lock:
@@ -155,6 +161,12 @@ class FaultyStorage:
 
     def usage(self) -> Usage:
         return self._carry_out("usage", "", self._inner.usage)
+
+    def locked_until(self, key: str) -> datetime | None:
+        return self._carry_out("locked_until", key, lambda: locked_until(self._inner, key))
+
+    def extend_lock(self, key: str, until: datetime) -> None:
+        self._carry_out("extend_lock", key, lambda: extend_lock(self._inner, key, until))
 
     def close(self) -> None:
         self._inner.close()

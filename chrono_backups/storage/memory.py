@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
-from chrono_backups.errors import ObjectExists, ObjectMissing, StorageError
+from chrono_backups.clock import Clock, SystemClock
+from chrono_backups.errors import ObjectExists, ObjectLocked, ObjectMissing, StorageError
 from chrono_backups.storage.base import ObjectInfo, Storage, Usage
 from chrono_backups.storage.keys import check_key, check_prefix, check_range
+from chrono_backups.storage.locking import extend_lock, lock_days, locked_until
 
 
 class MemoryStorage:
     """A storage as strict as the strictest real one; what it holds outlives ``close``.
 
     ``objects`` is open to tests that damage what is stored: replace, cut, swap or drop values at will.
+    With ``lock_days`` it locks what is put, as the seam's ``LockingStorage`` says; ``locks`` is open to tests too.
     """
 
-    def __init__(self, name: str = "memory") -> None:
+    def __init__(self, name: str = "memory", *, lock_days: int = 0, clock: Clock | None = None) -> None:
         self._name = name
         self._lock = threading.Lock()
         self._folders: set[str] = set()
+        self._clock = clock or SystemClock()
+        self.lock_days = lock_days
         self.objects: dict[str, bytes] = {}
+        self.locks: dict[str, datetime] = {}
 
     @property
     def name(self) -> str:
@@ -38,6 +45,8 @@ class MemoryStorage:
                 raise ObjectExists(f"{key} exists already", storage=self.name, operation="put", key=key)
             self._claim_folders(key)
             self.objects[key] = content
+            if self.lock_days:
+                self.locks[key] = self._clock.now() + timedelta(days=self.lock_days)
 
     def _claim_folders(self, key: str) -> None:
         # A file system can't hold both `a` and `a/b`; a name that only fails there must fail here too.
@@ -78,7 +87,24 @@ class MemoryStorage:
     def delete(self, key: str) -> None:
         check_key(key)
         with self._lock:
+            until = self.locks.get(key)
+            if key in self.objects and until is not None and self._clock.now() < until:
+                message = f"{key} is locked until {until:%Y-%m-%d %H:%M:%S} UTC"
+                raise ObjectLocked(message, until=until, storage=self.name, operation="delete", key=key)
             self.objects.pop(key, None)
+            self.locks.pop(key, None)
+
+    def locked_until(self, key: str) -> datetime | None:
+        check_key(key)
+        self._content(key, "locked_until")
+        until = self.locks.get(key)
+        return until if until is not None and self._clock.now() < until else None
+
+    def extend_lock(self, key: str, until: datetime) -> None:
+        check_key(key)
+        self._content(key, "extend_lock")
+        with self._lock:
+            self.locks[key] = max(until, self.locks.get(key, until))
 
     def usage(self) -> Usage:
         with self._lock:
@@ -113,6 +139,10 @@ class EventuallyConsistentStorage:
     @property
     def location(self) -> str:
         return self._inner.location
+
+    @property
+    def lock_days(self) -> int:
+        return lock_days(self._inner)
 
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         with self._lock:
@@ -156,6 +186,12 @@ class EventuallyConsistentStorage:
         """Bring ``list`` up to date at once."""
         with self._lock:
             self._pending.clear()
+
+    def locked_until(self, key: str) -> datetime | None:
+        return locked_until(self._inner, key)
+
+    def extend_lock(self, key: str, until: datetime) -> None:
+        extend_lock(self._inner, key, until)
 
     def usage(self) -> Usage:
         return self._inner.usage()

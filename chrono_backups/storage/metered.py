@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
 
 from chrono_backups.clock import Clock, SystemClock
 from chrono_backups.storage.base import ObjectInfo, Storage, Usage
+from chrono_backups.storage.locking import extend_lock, lock_days, locked_until
 from chrono_backups.storage.operations import OPERATIONS, Operation
 
 
@@ -64,6 +66,10 @@ class MeteredStorage:
     @property
     def location(self) -> str:
         return self._inner.location
+
+    @property
+    def lock_days(self) -> int:
+        return lock_days(self._inner)
 
     def metrics(self) -> StorageMetrics:
         """The figures of this moment; they never change afterwards."""
@@ -128,6 +134,14 @@ class MeteredStorage:
     def usage(self) -> Usage:
         with self._measured("usage"):
             return self._inner.usage()
+
+    def locked_until(self, key: str) -> datetime | None:
+        with self._measured("locked_until"):
+            return locked_until(self._inner, key)
+
+    def extend_lock(self, key: str, until: datetime) -> None:
+        with self._measured("extend_lock"):
+            extend_lock(self._inner, key, until)
 
     def close(self) -> None:
         self._inner.close()

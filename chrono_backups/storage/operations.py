@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Operation = Literal["put", "get", "info", "list", "delete", "usage"]
+Operation = Literal["put", "get", "info", "list", "delete", "usage", "locked_until", "extend_lock"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import TypeVar
 
 from chrono_backups.clock import Clock, SystemClock
 from chrono_backups.errors import ObjectExists, ObjectMissing, StorageUnavailable
 from chrono_backups.storage.base import ObjectInfo, Storage, Usage
 from chrono_backups.storage.keys import check_prefix
+from chrono_backups.storage.locking import extend_lock, lock_days, locked_until
 
 T = TypeVar("T")
 
@@ -58,6 +60,10 @@ class RetryingStorage:
     @property
     def location(self) -> str:
         return self._inner.location
+
+    @property
+    def lock_days(self) -> int:
+        return lock_days(self._inner)
 
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         answer_lost = False
@@ -111,6 +117,12 @@ class RetryingStorage:
 
     def usage(self) -> Usage:
         return self._call(self._inner.usage)
+
+    def locked_until(self, key: str) -> datetime | None:
+        return self._call(lambda: locked_until(self._inner, key))
+
+    def extend_lock(self, key: str, until: datetime) -> None:
+        self._call(lambda: extend_lock(self._inner, key, until))
 
     def close(self) -> None:
         self._inner.close()

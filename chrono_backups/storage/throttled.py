@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
+from datetime import datetime
+from typing import Protocol
 
 from chrono_backups.clock import Clock, SystemClock
 from chrono_backups.storage.base import ObjectInfo, Storage, Usage
+from chrono_backups.storage.locking import extend_lock, lock_days, locked_until
 
 _BITS_PER_MEGABIT = 1_000_000
 _CREDIT = 0.25
 _SHORTEST_SLEEP = 0.002
 
 
+class Ledger(Protocol):
+    """Keeps until when the line is booked, in seconds of the clock's own count."""
+
+    def book(self, earliest: float, seconds: float) -> float:
+        """Book the next ``seconds`` that are free from ``earliest`` on; the start. May be called by several threads."""
+
+
+class OwnLedger:
+    """A ledger of this process alone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free_from = -math.inf
+
+    def book(self, earliest: float, seconds: float) -> float:
+        with self._lock:
+            start = max(self._free_from, earliest)
+            self._free_from = start + seconds
+            return start
+
+
 class Bandwidth:
     """Megabits per second, shared by every thread and storage that is given this one object.
+
+    With a ledger that is shared (``shared_bandwidth``), also by the processes that share it.
 
     Transfers get time slots one after the other, each as long as its bytes take at this rate. A
     transfer starts when its slot does, and its caller goes on when the slot has ended: so the last
@@ -23,13 +50,14 @@ class Bandwidth:
     reach the rate although sleeps overrun, and costs less than 1 % over 30 seconds.
     """
 
-    def __init__(self, megabits_per_second: float, *, clock: Clock | None = None) -> None:
+    def __init__(self, megabits_per_second: float, *, clock: Clock | None = None, ledger: Ledger | None = None) -> None:
         if not megabits_per_second > 0:
             raise ValueError(f"a bandwidth is a positive number of megabits per second, not {megabits_per_second}")
         self._bytes_per_second = megabits_per_second * _BITS_PER_MEGABIT / 8
         self._clock = clock or SystemClock()
+        self._ledger: Ledger = ledger or OwnLedger()
         self._lock = threading.Lock()
-        self._free_from: float | None = None
+        self._is_first = True
 
     def now(self) -> float:
         """The moment to give to ``reserve`` when a transfer begins; seconds of the clock's own count."""
@@ -37,10 +65,11 @@ class Bandwidth:
 
     def reserve(self, size: int, began: float) -> tuple[float, float]:
         """The slot of a transfer of ``size`` bytes begun, or to begin, at ``began``: its start and end."""
-        with self._lock:
-            start = began if self._free_from is None else max(self._free_from, began - _CREDIT)
-            self._free_from = start + size / self._bytes_per_second
-            return start, self._free_from
+        with self._lock:  # a process begins without credit: what went unused before it is not its own
+            credit, self._is_first = 0.0 if self._is_first else _CREDIT, False
+        seconds = size / self._bytes_per_second
+        start = self._ledger.book(began - credit, seconds)
+        return start, start + seconds
 
     def wait_until(self, moment: float) -> None:
         """Sleep; a wait too short to be slept precisely is left to the next slot, which lies later for it."""
@@ -66,6 +95,10 @@ class ThrottledStorage:
     @property
     def location(self) -> str:
         return self._inner.location
+
+    @property
+    def lock_days(self) -> int:
+        return lock_days(self._inner)
 
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         size = data.nbytes if isinstance(data, memoryview) else len(data)
@@ -95,6 +128,12 @@ class ThrottledStorage:
 
     def usage(self) -> Usage:
         return self._inner.usage()
+
+    def locked_until(self, key: str) -> datetime | None:
+        return locked_until(self._inner, key)
+
+    def extend_lock(self, key: str, until: datetime) -> None:
+        extend_lock(self._inner, key, until)
 
     def close(self) -> None:
         self._inner.close()

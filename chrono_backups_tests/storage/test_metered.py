@@ -33,6 +33,7 @@ def test_calls_bytes_and_errors() -> None:
     assert (metrics.storage, metrics.bytes_up, metrics.bytes_down) == ("local", 410, 5)
     assert {operation: metrics.operations[operation].calls for operation in OPERATIONS} == {
         "put": 3, "get": 3, "info": 1, "list": 1, "delete": 1, "usage": 1,
+        "locked_until": 0, "extend_lock": 0,
     }  # fmt: skip
     assert metrics.operations["put"].errors == {"StorageUnavailable": 1}
     assert metrics.operations["get"].errors == {"ObjectMissing": 2}

@@ -1,0 +1,67 @@
+"""A real S3 server, where the program of one is found on the PATH: ``versitygw``, or ``minio``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from chrono_backups_tests.servers.moto_server import ACCESS_KEY, SECRET_KEY
+
+_HOST = "127.0.0.1"
+_PATIENCE = 20.0
+
+
+def program() -> str | None:
+    """Where such a program is."""
+    return shutil.which("versitygw") or shutil.which("minio")
+
+
+@contextmanager
+def s3_server(path: str, root: Path | None = None) -> Iterator[int]:
+    """The program, serving a directory of its own below ``root``; the port. Both are gone afterwards."""
+    room = Path(tempfile.mkdtemp(prefix="s3-", dir=root))
+    data = room / "data"
+    data.mkdir()
+    with socket.socket() as free:
+        free.bind((_HOST, 0))
+        port = free.getsockname()[1]
+    address = f"{_HOST}:{port}"
+    environment = {
+        "HOME": str(room),
+        "PATH": os.environ.get("PATH", os.defpath),
+        "ROOT_ACCESS_KEY": ACCESS_KEY,
+        "ROOT_SECRET_KEY": SECRET_KEY,
+        "MINIO_ROOT_USER": ACCESS_KEY,
+        "MINIO_ROOT_PASSWORD": SECRET_KEY,
+    }
+    if Path(path).name == "minio":
+        command = [path, "server", "--quiet", "--address", address, str(data)]
+    else:
+        command = [path, "--port", address, "--keep-alive", "--quiet", "posix", str(data)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(port, process)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            socket.create_connection((_HOST, port), timeout=1).close()
+        except OSError:
+            assert process.poll() is None and time.monotonic() < until, "the S3 server did not start"
+            time.sleep(0.05)
+        else:
+            return
