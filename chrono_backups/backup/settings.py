@@ -24,7 +24,7 @@ class LimitsSettings(Section):
         default_note="no limit",
         example="50",
         accepted="megabits per second, a number from 0 (no limit) to 1000000000",
-        about="Storage traffic of a whole run, both ways together.",
+        about="This machine's traffic with its storages, both ways and all processes together.",
     )
     timeout_seconds: int | None = variable(
         "BACKUP_TIMEOUT_SECONDS",

@@ -39,8 +39,9 @@ class Pushed:
 def push(repository: Repository, path: Path, system_identifier: str | None) -> Pushed:
     """Store a file that the server is done with.
 
-    A history does not tell which cluster it is of: ``system_identifier`` has to. Raises ``SourceError`` where the file is not what its name says, ``RepositoryError`` where the archive holds another
-    one of that name, ``UsageError`` for any other file.
+    A history does not tell which cluster it is of: ``system_identifier`` has to. Raises ``SourceError`` where the
+    file is not what its name says, ``RepositoryError`` where the archive holds another one of that name,
+    ``UsageError`` for any other file.
     """
     name = path.name
     if is_backup_label(name):  # it notes that a base backup was taken; no recovery asks for it

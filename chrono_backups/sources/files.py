@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,13 +43,18 @@ class FilesSource:
         exclude: Sequence[str] = (),
         never: Sequence[Path] = (),
         single_files: bool = False,
+        cut: bytes = b"",
     ) -> None:
-        """``never``: places that are left out whatever is asked: the repository itself, our caches."""
+        """``never``: places that are left out whatever is asked: the repository itself, our caches.
+
+        ``cut``: the root comes in two stretches, the names before this one and the others.
+        """
         self.name: SourceName = name
         self._paths = [Path(os.path.abspath(path)) for path in paths]
         self._patterns = Patterns(include, exclude)
         self._never = frozenset(os.fsencode(os.path.realpath(path)) for path in never)
         self._single_files = single_files
+        self._cut = cut
 
     @property
     def variable(self) -> str:
@@ -83,7 +89,7 @@ class FilesSource:
             named = "; ".join(f"{one.subject} {one.message}" for one in problems)
             raise SourceError(f"the source {self.name}: {named}", source=self.name, hint=problems[0].hint)
         capture = _FilesCapture(
-            [self._resolved(path, listener) for path in self._paths], self._patterns, self._never, listener
+            [self._resolved(path, listener) for path in self._paths], self._patterns, self._never, listener, self._cut
         )
         try:
             yield capture
@@ -99,11 +105,14 @@ class FilesSource:
 
 
 class _FilesCapture:
-    def __init__(self, paths: Sequence[Path], patterns: Patterns, never: frozenset[bytes], listener: Listener) -> None:
+    def __init__(
+        self, paths: Sequence[Path], patterns: Patterns, never: frozenset[bytes], listener: Listener, cut: bytes
+    ) -> None:
         self._roots = sorted({os.fsencode(path) for path in paths})
         self._patterns = patterns
         self._never = never
         self._listener = listener
+        self._cut = cut
         self._ahead = ReadAhead()
 
     def close(self) -> None:
@@ -121,7 +130,7 @@ class _FilesCapture:
             below: list[bytes] = []
             chosen = path in leading
             names = sorted(leading[path]) if chosen else self._names(path)
-            for stretch in scan.stretches(names):
+            for stretch in scan.stretches(names) if path or not self._cut else self._cut_in_two(names):
                 directory = self._directory(path, stretch, chosen=chosen)
                 if directory is None:
                     continue
@@ -130,6 +139,10 @@ class _FilesCapture:
                 yield directory
             start = path + b"/" if path else b""
             pending.extend(start + name for name in reversed(below))
+
+    def _cut_in_two(self, names: list[bytes]) -> Iterator[list[bytes]]:
+        at = bisect_left(names, self._cut)
+        yield from (names[:at], names[at:])
 
     def _opened(self, path: bytes) -> int | None:
         """A descriptor to find entries by. Of a directory that leads to roots we may have no right to read."""

@@ -6,6 +6,7 @@ set, so that the application's ``.env`` works unchanged and the backup role can 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -31,6 +32,18 @@ def _without_service_link(value: Any) -> Any:
 
 Host = Annotated[str, AfterValidator(_host), Field(json_schema_extra={"accepted": _HOST})]
 StorePort = Annotated[Port, BeforeValidator(_without_service_link)]
+
+
+_SLOT = "1 to 63 of a-z, 0-9 and '_'"
+
+
+def _slot_name(text: str) -> str:
+    if re.fullmatch(r"[a-z0-9_]{1,63}", text) is None:
+        raise ValueError(_SLOT)
+    return text
+
+
+SlotName = Annotated[str, AfterValidator(_slot_name), Field(json_schema_extra={"accepted": _SLOT})]
 
 
 class FilesSettings(Section):
@@ -107,6 +120,9 @@ class PostgresSettings(Section):
     )
     wal_max_lag_seconds: float = variable(
         "BACKUP_WAL_MAX_LAG_SECONDS", 5.0, gt=0, about="Seconds after which a part of a WAL segment is stored."
+    )
+    slot: SlotName = variable(
+        "BACKUP_POSTGRES_SLOT", "chrono_backups", about="The replication slot that WAL is received from."
     )
     bin_dir: AbsolutePaths = variable(
         "BACKUP_POSTGRES_BIN_DIR",

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from chrono_backups.errors import BackupFailed
+from chrono_backups.identifiers import BackupType
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 from chrono_backups.sources.postgres.source import PostgresSource
@@ -79,7 +80,7 @@ def test_increments_put_together_are_what_a_full_one_reads(server: PostgresServe
         if round_ == 2:
             server.execute("DROP TABLE made_1")
             server.execute("VACUUM FULL pgbench_branches")
-        kind = "differential" if round_ == 1 else "incremental"
+        kind: BackupType = "differential" if round_ == 1 else "incremental"
         manifest = take(repository, kind, source)
         snapshot = snapshot_of(repository, manifest, "postgres")
         assert snapshot.effective == kind, snapshot.reason
