@@ -53,3 +53,19 @@ def next_second(identifier: str) -> str:
     if parsed is None:
         raise ValueError(f"not a backup id: {identifier!r}")
     return backup_id(parsed[0], parsed[1] + timedelta(seconds=1))
+
+
+_LSN = re.compile(r"([0-9A-F]{1,8})/([0-9A-F]{1,8})", re.IGNORECASE)
+
+
+def lsn_text(position: int) -> str:
+    """``2/A0000158``."""
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
+
+
+def lsn_number(text: str) -> int:
+    """The position that ``lsn_text`` wrote. Raises ``ValueError``."""
+    found = _LSN.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no LSN")
+    return (int(found[1], 16) << 32) + int(found[2], 16)

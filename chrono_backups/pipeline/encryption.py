@@ -23,7 +23,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 Algorithm = Literal["AES-256-GCM", "CHACHA20-POLY1305", "none"]
-Kind = Literal["pack", "index", "snapshot", "manifest", "lease", "condemned", "forgotten", "pin"]
+Kind = Literal[
+    "pack", "index", "snapshot", "manifest", "lease", "condemned", "forgotten", "pin", "lock", "drill", "wal"
+]
 Buffer = bytes | bytearray | memoryview
 
 KINDS: dict[Kind, int] = {
@@ -35,6 +37,9 @@ KINDS: dict[Kind, int] = {
     "condemned": 6,
     "forgotten": 7,
     "pin": 8,
+    "lock": 16,
+    "drill": 17,
+    "wal": 18,
 }
 MAGIC = b"CBOX"
 VERSION = 1

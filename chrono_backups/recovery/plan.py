@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from chrono_backups.repository.listing import Segment
 from chrono_backups.repository.listings import read_listing
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
+from chrono_backups.sources.configuration import FOLDER
 from chrono_backups.sources.patterns import Selection
 
 STAGING = ".chrono-restore-"
@@ -22,7 +23,7 @@ STAGING = ".chrono-restore-"
 IN_PLACE_BATCH = 256 * 1024 * 1024
 """Bytes written beside existing files before they take their place together."""
 _CONFLICTS_SHOWN = 20
-_RESTORED: tuple[str, ...] = ("files", "configuration")
+_RESTORED: tuple[str, ...] = ("postgres", "files", "configuration")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,16 @@ class RestoreSource:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """A directory of the backup that goes to a place of its own."""
+
+    path: Path
+    bytes_needed: int
+    bytes_free: int
+    conflicts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RestorePlan:
     """A restore, computed and not yet carried out."""
 
@@ -51,6 +62,8 @@ class RestorePlan:
     bytes_free: int
     conflicts: tuple[str, ...]
     """Existing things that stand in the way; the restore is refused while there are any."""
+    elsewhere: tuple[Elsewhere, ...] = ()
+    """What does not go below ``target``, and is not counted in ``bytes_needed``."""
 
     @property
     def files(self) -> int:
@@ -70,11 +83,27 @@ class RestorePlan:
                 f"{self.target} is not empty: {named}",
                 hint="Name an empty or new directory, or use --in-place to put data back where it was.",
             )
-        if self.bytes_needed > self.bytes_free:
-            raise InsufficientSpace(
-                f"the restore needs {self.bytes_needed} bytes and {self.target} has {self.bytes_free} free",
-                hint="Free some space, name another place, or restore less with --source and --path.",
-            )
+        for place in self.elsewhere:
+            if place.conflicts:
+                named = ", ".join(place.conflicts[:3])
+                raise TargetNotEmpty(f"{place.path} is not empty: {named}", hint="Name an empty or new directory.")
+        for path, needed, free in self._room():
+            if needed > free:
+                raise InsufficientSpace(
+                    f"the restore needs {needed} bytes and {path} has {free} free",
+                    hint="Free some space, name another place, or restore less with --source and --path.",
+                )
+
+    def _room(self) -> Iterator[tuple[Path, int, int]]:
+        """Of each file system: a place in it, the bytes that it needs and those that it has."""
+        places = [(self.target, self.bytes_needed, self.bytes_free)]
+        places += [(one.path, one.bytes_needed, one.bytes_free) for one in self.elsewhere]
+        together: dict[int, tuple[Path, int, int]] = {}
+        for path, needed, free in places:
+            device = os.stat(_existing(path)).st_dev
+            first, before, room = together.get(device, (path, 0, free))
+            together[device] = first, before + needed, room
+        yield from together.values()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -96,6 +125,10 @@ class RestorePlan:
             "bytes_needed": self.bytes_needed,
             "bytes_free": self.bytes_free,
             "conflicts": list(self.conflicts),
+            "elsewhere": [
+                {"path": str(one.path), "bytes_needed": one.bytes_needed, "bytes_free": one.bytes_free}
+                for one in self.elsewhere
+            ],
         }
 
 
@@ -121,6 +154,14 @@ def selected(segments: Iterator[Segment], selection: Selection) -> Iterator[tupl
             yield segment, chosen
 
 
+def restorable(segments: Iterator[Segment], source: str, *, in_place: bool) -> Iterator[Segment]:
+    """The segments without those that have no place to go back to: what servers said of their configuration."""
+    for segment in segments:
+        made = segment.path.split(b"/")[0] == FOLDER or (not segment.path and segment.names == [FOLDER])
+        if not (in_place and source == "configuration" and made):
+            yield segment
+
+
 def plan_restore(
     repository: Repository,
     backup_id: str,
@@ -129,8 +170,11 @@ def plan_restore(
     sources: Sequence[str] = (),
     patterns: Sequence[str] = (),
     in_place: bool = False,
+    placed: Mapping[bytes, Path] | None = None,
 ) -> RestorePlan:
     """Compute a restore: to ``target``, a new or empty directory; or ``in_place``, to where it was.
+
+    ``placed``: directory of the backup → where it goes instead.
 
     Reads listings only and changes nothing. Raises ``BackupMissing``, ``EntryMissing`` where nothing is
     selected, ``UsageError``, ``Damaged``.
@@ -140,15 +184,16 @@ def plan_restore(
     manifest = repository.backup(backup_id)
     root = Path("/") if target is None else Path(os.path.abspath(target))
     selection = Selection(patterns)
-    planned, growth, conflicts = [], 0, list[str]()
+    planned, growth, conflicts, apart = [], 0, list[str](), dict.fromkeys(placed or {}, 0)
     for name in _chosen(manifest, sources):
         summary = manifest.snapshot(name)
         assert summary is not None
         destination = root if in_place else root / name
         total = _Sum()
         snapshot = repository.snapshot(summary.snapshot_id)
-        for segment, positions in selected(read_listing(repository.reader, snapshot.listing), selection):
-            _add(total, segment, positions)
+        segments = restorable(read_listing(repository.reader, snapshot.listing), name, in_place=in_place)
+        for segment, positions in selected(segments, selection):
+            _add(total, segment, positions, apart)
             if in_place:
                 _compare_in_place(total, segment, positions, conflicts)
         if total.files or total.directories or total.others:
@@ -173,9 +218,12 @@ def plan_restore(
         in_place,
         tuple(planned),
         tuple(patterns),
-        growth,
+        growth - sum(apart.values()),
         _free(root),
         tuple(conflicts),
+        tuple(
+            Elsewhere(path, apart[one], _free(path), tuple(_occupants(path))) for one, path in (placed or {}).items()
+        ),
     )
 
 
@@ -189,7 +237,10 @@ def _chosen(manifest: Manifest, sources: Sequence[str]) -> list[str]:
     return [name for name in held if name in _RESTORED and (not sources or name in sources)]
 
 
-def _add(total: _Sum, segment: Segment, positions: Sequence[int]) -> None:
+def _add(total: _Sum, segment: Segment, positions: Sequence[int], apart: dict[bytes, int]) -> None:
+    """Count a segment; ``apart`` has directories whose bytes are counted by themselves as well."""
+    home = next((one for one in apart if segment.path == one or segment.path.startswith(one + b"/")), None)
+    before = total.bytes
     for position in positions:
         mode = segment.mode[position]
         if stat.S_ISREG(mode):
@@ -201,6 +252,8 @@ def _add(total: _Sum, segment: Segment, positions: Sequence[int]) -> None:
             total.directories += 1
         else:
             total.others += 1
+    if home is not None:
+        apart[home] += total.bytes - before
 
 
 def _compare_in_place(total: _Sum, segment: Segment, positions: Sequence[int], conflicts: list[str]) -> None:
@@ -229,8 +282,12 @@ def _occupants(target: Path) -> list[str]:
 
 def _free(target: Path) -> int:
     """Bytes free in the file system that ``target`` is or will be in."""
-    place = target
+    found = os.statvfs(_existing(target))
+    return found.f_bavail * found.f_frsize
+
+
+def _existing(place: Path) -> Path:
+    """``place``, or the nearest directory above it that is there."""
     while not place.exists():
         place = place.parent
-    found = os.statvfs(place)
-    return found.f_bavail * found.f_frsize
+    return place

@@ -16,15 +16,16 @@ import shutil
 import stat
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from chrono_backups.errors import Damaged, InsufficientSpace
 from chrono_backups.events import Finding, Listener, Progress, silent
-from chrono_backups.recovery.plan import STAGING, RestorePlan, RestoreSource
-from chrono_backups.recovery.tree import FATAL, Entry, Tree
+from chrono_backups.recovery.plan import STAGING, RestorePlan, RestoreSource, restorable
+from chrono_backups.recovery.tree import AS_LISTED, FATAL, Entry, Placing, Tree
 from chrono_backups.repository.listing import Extent, Segment
 from chrono_backups.repository.listings import content_extents, read_listing
 from chrono_backups.repository.reader import Content
@@ -60,15 +61,41 @@ class RestoreReport:
         }
 
 
-def restore(repository: Repository, plan: RestorePlan, *, listener: Listener = silent) -> RestoreReport:
+class Arrangement(Protocol):
+    """How the staged tree of one source becomes what is asked for."""
+
+    placing: Placing
+    whole: bool
+    """A damaged file is not left out: the restore fails, and leaves nothing."""
+
+    def prepare(self) -> None:
+        """Have the places outside of the staging folder that entries go to."""
+
+    def arrange(self, staged: Path) -> Sequence[tuple[Path, Path]]:
+        """Finish the tree below ``staged``; what is then to be moved where."""
+
+    def settle(self) -> None:
+        """All is moved: have nothing left over."""
+
+    def give_up(self) -> None:
+        """Remove what was written outside of the staging folder."""
+
+
+Arrangements = Mapping[str, Arrangement]
+"""By source; one without is moved to its destination as it is."""
+
+
+def restore(
+    repository: Repository, plan: RestorePlan, *, listener: Listener = silent, arrangements: Arrangements | None = None
+) -> RestoreReport:
     """Carry out a plan. Raises ``TargetNotEmpty``, ``InsufficientSpace`` before the first byte.
 
-    Where it is interrupted or fails, what it staged is removed again.
+    Where it is interrupted or fails, what it staged is removed again. ``Damaged`` where an arrangement says so.
     """
     plan.check()
     report = RestoreReport(plan.backup_id, str(plan.target))
     began = time.monotonic()
-    restorer = _Restorer(repository, plan, report, listener)
+    restorer = _Restorer(repository, plan, report, listener, arrangements or {})
     try:
         if plan.in_place:
             for source in plan.sources:
@@ -95,16 +122,24 @@ def _restore_to(plan: RestorePlan, restorer: _Restorer) -> None:
     staging = plan.target / f"{STAGING}{os.urandom(4).hex()}"
     staging.mkdir(mode=0o700)
     try:
+        for arrangement in restorer.arrangements:
+            arrangement.prepare()
         with _Flusher(os.fsencode(staging)) as flusher:
             for source in plan.sources:
                 (staging / source.source).mkdir(mode=0o755)
                 restorer.run(source, os.fsencode(staging / source.source), in_place=False, flusher=flusher)
-        sync_file_system(os.fsencode(staging))
-        for source in plan.sources:
-            os.rename(staging / source.source, source.destination)
-        staging.rmdir()
+        moves = [move for source in plan.sources for move in restorer.arranged(source, staging / source.source)]
+        for place in {os.stat(one).st_dev: one for one in (staging, *(source for source, _ in moves))}.values():
+            sync_file_system(os.fsencode(place))
+        for staged, destination in moves:
+            os.rename(staged, destination)
+        for arrangement in restorer.arrangements:
+            arrangement.settle()
+        shutil.rmtree(staging)
         _fsync_directory(os.fsencode(plan.target))
     except BaseException:
+        for arrangement in restorer.arrangements:
+            arrangement.give_up()
         shutil.rmtree(staging, ignore_errors=True)
         raise
 
@@ -156,8 +191,16 @@ class _Task:
 
 
 class _Restorer:
-    def __init__(self, repository: Repository, plan: RestorePlan, report: RestoreReport, listener: Listener) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        plan: RestorePlan,
+        report: RestoreReport,
+        listener: Listener,
+        arrangements: Arrangements,
+    ) -> None:
         self._repository = repository
+        self._arrangements = arrangements
         self._plan = plan
         self._report = report
         self._listener = listener
@@ -173,9 +216,13 @@ class _Restorer:
         """Restore one source below ``root``."""
         snapshot = self._repository.snapshot(source.snapshot_id)
         queue: deque[_Task] = deque()
-        segments = read_listing(self._repository.reader, snapshot.listing)
+        listed = read_listing(self._repository.reader, snapshot.listing)
+        segments = restorable(listed, source.source, in_place=in_place)
         contents = _Contents(self._repository, self._chunk_ids(segments, queue))
-        tree = Tree(root, in_place=in_place, find=self.find, sync=sync_file_system)
+        arrangement = self._arrangements.get(source.source)
+        placing = AS_LISTED if arrangement is None else arrangement.placing
+        tree = Tree(root, in_place=in_place, find=self.find, sync=sync_file_system, placing=placing)
+        damaged = self._report.damaged
         try:
             while contents.advance() or queue:
                 while queue:
@@ -185,6 +232,28 @@ class _Restorer:
             tree.finish()
         finally:
             tree.close()
+        if arrangement is not None and arrangement.whole and self._report.damaged > damaged:
+            self._fail(source)
+
+    def _fail(self, source: RestoreSource) -> None:
+        lost = next(one for one in self._report.findings if one.code == "file-damaged")
+        count = self._report.damaged
+        raise Damaged(
+            f"{source.source} of {self._plan.backup_id} can't be restored: {count} of its files are damaged or "
+            f"missing in the repository, the first {lost.subject}",
+            key=lost.subject,
+            hint=f"{lost.hint} What can be read is restored as files with --path '/**'.",
+        )
+
+    def arranged(self, source: RestoreSource, staged: Path) -> Sequence[tuple[Path, Path]]:
+        """Finish a source's staged tree; what is to be moved where."""
+        arrangement = self._arrangements.get(source.source)
+        return [(staged, source.destination)] if arrangement is None else arrangement.arrange(staged)
+
+    @property
+    def arrangements(self) -> Sequence[Arrangement]:
+        """Of the sources that are restored."""
+        return [self._arrangements[one.source] for one in self._plan.sources if one.source in self._arrangements]
 
     def _chunk_ids(self, segments: Iterator[Segment], queue: deque[_Task]) -> Iterator[bytes]:
         """Queue each entry, and yield the ids of the chunks it needs, a run of the same id once."""

@@ -11,6 +11,9 @@
 ``condemned/…``          packs that a prune will sweep
 ``forgotten/BACKUP-ID``  backups dropped by the operator or by retention
 ``pins/BACKUP-ID``       backups that retention must keep
+``locks/…``              until when the storage keeps all of it
+``drills/BACKUP-ID-…``   what a drill found of a backup
+``wal/SYSTEM/…``         write-ahead log of a PostgreSQL cluster
 ======================== ============================================================
 
 The two unsealed kinds, header and key slots, end with the SHA-256 of what precedes it.
@@ -46,6 +49,9 @@ FOLDERS: dict[Kind, str] = {
     "condemned": "condemned",
     "forgotten": "forgotten",
     "pin": "pins",
+    "lock": "locks",
+    "drill": "drills",
+    "wal": "wal",
 }
 KEYS_FOLDER = "keys"
 
@@ -169,11 +175,13 @@ def _opened(data: bytes | bytearray, magic: bytes, key: str) -> dict[str, Any]:
     return record
 
 
-def seal_object(keys: Keys, kind: Kind, name: str, content: bytes | bytearray, clock: Clock) -> bytearray:
+def seal_object(
+    keys: Keys, kind: Kind, name: str, content: bytes | bytearray | memoryview, clock: Clock, *, level: int = 3
+) -> bytearray:
     """A whole object of one frame: ``header 40 | frame of (codec u8, content size u64, data)``."""
     sealer = keys.sealer(kind, clock.random_bytes(SALT_SIZE))
     encoded = bytearray(9 + len(content))
-    codec, size = Compressor("zstd", 3).compress_into(memoryview(content), memoryview(encoded)[9:])
+    codec, size = Compressor("zstd", level).compress_into(memoryview(content), memoryview(encoded)[9:])
     encoded[0] = codec
     encoded[1:9] = len(content).to_bytes(8, "little")
     stored = bytearray(HEADER_SIZE + 9 + size + TAG_SIZE)

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
+from weakref import WeakMethod
 
 from chrono_backups.clock import Clock, from_text, to_text
 from chrono_backups.errors import BackupMissing, Damaged, ObjectExists, ObjectMissing
@@ -29,8 +30,10 @@ from chrono_backups.repository.latest import latest
 from chrono_backups.repository.leases import Leases
 from chrono_backups.repository.reader import ChunkReader
 from chrono_backups.repository.records import Manifest, Snapshot
+from chrono_backups.repository.run_memory import RunMemory
 from chrono_backups.repository.writer import ChunkWriter, PipelineOptions
 from chrono_backups.storage.base import ObjectInfo, Storage
+from chrono_backups.storage.cached import KeepingStorage
 from chrono_backups.storage.fallback import copies
 
 T = TypeVar("T")
@@ -61,6 +64,7 @@ class Repository:
         self._standing_in: list[tuple[Pack, Sequence[PackedChunk]]] = []
         """Packs whose index object is damaged: the next writer puts them into a new one."""
         self._reader: ChunkReader | None = None
+        self.memory = RunMemory()
 
     @classmethod
     def create(cls, storage: Storage, *, algorithm: Algorithm, operator_key: bytes | None, clock: Clock) -> Repository:
@@ -106,14 +110,22 @@ class Repository:
         return self._sound(object_key(kind, name), lambda stored: open_record(self.keys, kind, name, stored))
 
     def _sound(self, key: str, open_stored: Callable[[bytes | bytearray], T]) -> T:
-        """What ``open_stored`` makes of the object, or of a copy of it where several storages are read."""
+        """What ``open_stored`` makes of the object, kept here or as stored, or of another storage's copy of it."""
+        caches = self.storage if isinstance(self.storage, KeepingStorage) else None
+        if caches is not None and (kept := caches.kept(key)) is not None:
+            with suppress(Damaged):
+                return open_stored(kept)
+        stored = self.storage.get(key)
         try:
-            return open_stored(self.storage.get(key))
+            made = open_stored(stored)
         except Damaged:
-            for stored in copies(self.storage, key):
+            for copy in copies(self.storage, key):
                 with suppress(Damaged):
-                    return open_stored(stored)
+                    return open_stored(copy)
             raise
+        if caches is not None:
+            caches.keep(key, stored)
+        return made
 
     def put_record(self, kind: Kind, name: str, record: dict[str, Any]) -> None:
         """Seal and store a record. Raises ``ObjectExists``."""
@@ -129,12 +141,22 @@ class Repository:
             raise Damaged(f"{key} is the manifest of {manifest.backup_id}", key=key)
         return manifest
 
-    def readable_backups(self) -> tuple[list[Manifest], dict[str, Damaged]]:
-        """All backups that are not forgotten, newest first, and by name those whose manifest is damaged."""
-        forgotten = set(self.forgotten())
+    def backup_names(self, run: str = "") -> tuple[set[str], list[str]]:
+        """The ids that were forgotten, and all that have a manifest; for a ``run``, as it saw them first."""
+        return self.memory.once(run, "names", lambda: (set(self.forgotten()), self.names("manifest")))
+
+    def readable_backups(self, run: str = "") -> tuple[list[Manifest], dict[str, Damaged]]:
+        """All backups that are not forgotten, newest first, and by name those whose manifest is damaged.
+
+        For a ``run``, as it saw them first.
+        """
+        return self.memory.once(run, "backups", lambda: self._readable_backups(run))
+
+    def _readable_backups(self, run: str) -> tuple[list[Manifest], dict[str, Damaged]]:
+        forgotten, names = self.backup_names(run)
         found: list[Manifest] = []
         damaged: dict[str, Damaged] = {}
-        for name in self.names("manifest"):
+        for name in names:
             if name in forgotten:
                 continue
             try:
@@ -258,15 +280,19 @@ class Repository:
 
     def index_tables(self, *, pass_over_damaged: bool = False) -> list[tuple[str, IndexTable]]:
         """Name and content of every index object. Raises ``Damaged``, unless told to pass over such."""
+        return self._index_tables([] if pass_over_damaged else None)
+
+    def _index_tables(self, damaged: list[Damaged] | None) -> list[tuple[str, IndexTable]]:
         for _ in range(_LISTINGS_MOST):
             found: list[tuple[str, IndexTable]] = []
             try:
                 for name in self.names("index"):
                     try:
                         found.append((name, self._index_table(name)))
-                    except Damaged:
-                        if not pass_over_damaged:
+                    except Damaged as error:
+                        if damaged is None:
                             raise
+                        damaged.append(error)
             except ObjectMissing as error:  # replaced by a prune between the listing and the reading: list again
                 missing = error
             else:
@@ -284,15 +310,25 @@ class Repository:
         what can be read elsewhere. ``verify`` names it.
         """
         index = Index()
-        tables = self.index_tables(pass_over_damaged=True)
-        for _, table in tables:
+        damaged: list[Damaged] = []
+        for _, table in self._index_tables(damaged):
             index.add(table)
-        if len(tables) < len(self.names("index")):
-            known = {object_key("pack", pack.name) for pack in index.packs().values()}
-            unknown = [info for info in self.storage.list(prefix("pack")) if info.key not in known]
-            self._standing_in = self._directories(unknown, silent)
-            index.add(IndexTable(encode_index(self._standing_in)))
+        if damaged:
+            self._standing_in = self._add_directories(index)
         return index
+
+    def _add_directories(self, index: Index) -> list[tuple[Pack, Sequence[PackedChunk]]]:
+        """Have the directories of the packs that the index does not know stand in for what it lacks."""
+        known = {object_key("pack", pack.name) for pack in index.packs().values()}
+        unknown = [info for info in self.storage.list(prefix("pack")) if info.key not in known]
+        found = self._directories(unknown, silent)
+        if found:
+            index.add(IndexTable(encode_index(found)))
+        return found
+
+    def _widen_index(self) -> bool:
+        """For readers: an index object is lost where a chunk is in no index, and its packs tell what it told."""
+        return bool(self._add_directories(self.index))
 
     def _directories(self, packs: Iterable[ObjectInfo], listener: Listener) -> list[tuple[Pack, Sequence[PackedChunk]]]:
         """What each of those packs says that it holds. One that can't be read is left out, and named."""
@@ -324,20 +360,46 @@ class Repository:
     def reader(self) -> ChunkReader:
         """Reads chunks; closed with the repository."""
         if self._reader is None:
-            self._reader = ChunkReader(self.storage, self.keys, self.index)
+            # Weakly: in a circle with its reader a repository that nobody holds any more would keep its threads.
+            widen = WeakMethod(self._widen_index)
+            self._reader = ChunkReader(
+                self.storage, self.keys, self.index, widen=lambda: bool((own := widen()) and own())
+            )
         return self._reader
 
     @contextmanager
     def writer(
-        self, options: PipelineOptions, *, listener: Listener = silent, on_pack: Callable[[], None] = lambda: None
+        self,
+        options: PipelineOptions,
+        *,
+        listener: Listener = silent,
+        on_pack: Callable[[], None] = lambda: None,
+        run: str = "",
     ) -> Iterator[ChunkWriter]:
         """Writes chunks, relying on what is stored as far as it is there.
 
         Looks over the packs first. Those that no index names are put into one, so that nothing is stored
         twice: they are of killed runs, of a run that is going on, which does no harm, or their index object
-        is damaged. Chunks of packs that are missing, cut short or condemned are stored anew.
+        is damaged. Chunks of packs that are missing, cut short or condemned are stored anew. In a ``run`` under one
+        lease it looks once: what is condemned later, no prune sweeps before the run is over.
         """
         self.reload()
+        distrusted = self.memory.once(run, "packs", lambda: self._look_over(listener))
+        with ChunkWriter(
+            self.storage,
+            self.keys,
+            self.index,
+            self.clock,
+            options,
+            distrusted=distrusted,
+            index_name=self.unique_name,
+            on_pack=on_pack,
+        ) as writer:
+            yield writer
+        self.reload()
+
+    def _look_over(self, listener: Listener) -> set[bytes]:
+        """Have the index name all packs; the packs whose chunks are not to be relied on."""
         # In this order: a pack that another run stores, or a prune sweeps, meanwhile is not taken for lost.
         condemned = {pack for one in self.condemned() for pack in one.packs}
         packs = self.index.packs()
@@ -357,18 +419,7 @@ class Repository:
         if adopted:
             self.put_index(adopted)
             self.reload()
-        with ChunkWriter(
-            self.storage,
-            self.keys,
-            self.index,
-            self.clock,
-            options,
-            distrusted=distrusted,
-            index_name=self.unique_name,
-            on_pack=on_pack,
-        ) as writer:
-            yield writer
-        self.reload()
+        return distrusted
 
     def unique_name(self) -> str:
         """A name for an object that nobody asks for by name: time, then chance."""

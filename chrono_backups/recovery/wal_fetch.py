@@ -1,0 +1,112 @@
+"""Giving a server that recovers the WAL it asks for: ``restore_command``.
+
+The server takes a file that can't be had for the end of the log, and opens for writing. So only what is certainly not
+archived may be answered so: not what a storage does not give out just now, nor what is damaged, nor a hole in the log
+behind which more is archived.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from chrono_backups.errors import ObjectMissing, RestoreError, UsageError
+from chrono_backups.recovery.wal_spool import spool_for
+from chrono_backups.repository.repository import Repository
+from chrono_backups.repository.wal_archive import StoredWal, WalArchive
+from chrono_backups.repository.wal_names import history_timeline, is_segment
+from chrono_backups.repository.wal_pages import segment_header
+
+_CONTROL_FILE = "global/pg_control"
+
+
+def data_directory(target: Path) -> Path:
+    """Of the server whose ``pg_wal`` holds ``target``; by its words, as ``pg_wal`` may be a link."""
+    return Path(os.path.dirname(os.path.dirname(os.path.abspath(target))))
+
+
+def system_of(directory: Path) -> str | None:
+    """The system identifier of the cluster in that data directory; None where there is none."""
+    try:
+        with (directory / _CONTROL_FILE).open("rb") as file:
+            first = file.read(8)
+    except OSError:
+        return None
+    number = int.from_bytes(first, "little")
+    return str(number) if len(first) == 8 and number else None
+
+
+def archive_for(repository: Repository, system_identifier: str | None, directory: Path) -> WalArchive:
+    """The archive of the cluster that is named, or that lies in ``directory``, or the only one.
+
+    Raises ``UsageError`` where that is not certain.
+    """
+    system = system_identifier or system_of(directory)
+    if system is None:
+        systems = sorted(WalArchive.systems(repository))
+        if len(systems) > 1:
+            raise UsageError(
+                f"which cluster? WAL is archived of {', '.join(systems)}",
+                hint="Name it with --system-identifier, or let the server run this in its data directory.",
+            )
+        system = systems[0] if systems else "0"
+    return WalArchive(repository, system)
+
+
+def find(archive: WalArchive, name: str, target: Path) -> StoredWal | bytes | None:
+    """What is archived by that name: a segment, as far as it is stored, or a history; None for what is not.
+
+    Raises ``RestoreError`` where the server must not go on without it; ``Damaged``; ``StorageError``.
+    """
+    timeline = history_timeline(name)
+    try:
+        if timeline is not None:
+            return archive.read_history(timeline)
+        return archive.read_segment(name) if is_segment(name) else None
+    except ObjectMissing:
+        if timeline is None and not _is_optional(archive, name, target):
+            _check_no_gap(archive, name)
+        return None
+
+
+def _is_optional(archive: WalArchive, name: str, target: Path) -> bool:
+    """Whether the server has the segment itself, or can get it from another one."""
+    if (data_directory(target) / "standby.signal").exists():
+        return True
+    try:
+        with (target.parent / name).open("rb") as file:
+            header = segment_header(file.read(64))
+    except (OSError, ValueError):
+        return False
+    number = int(name[8:16], 16) * ((1 << 32) // header.segment_size) + int(name[16:], 16)
+    return header.position == number * header.segment_size and header.system_identifier == archive.system_identifier
+
+
+def _check_no_gap(archive: WalArchive, name: str) -> None:
+    """Raise ``RestoreError`` where later segments of the same timeline are archived."""
+    contents = archive.contents(name[:8].lower())
+    later = min((one for one in (*contents.segments, *contents.pieces) if one > name.lower()), default=None)
+    if later is not None:
+        raise RestoreError(
+            f"{name} is missing from the archive, and {later.upper()} and what follows is there",
+            hint="Recover to a target before the gap (`chrono-backups recovery-points`), or put the segment at hand "
+            "into pg_wal.",
+        )
+
+
+def write(content: StoredWal | bytes, target: Path) -> None:
+    """Put it at ``target``, whole or not at all. The server asks anew after a crash, so nothing is flushed."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb", buffering=0) as file:
+            left = memoryview(content if isinstance(content, bytes) else content.content)
+            while left:
+                left = left[file.write(left) :]
+        temporary.rename(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def reads_ahead(target: Path) -> bool:
+    """Whether more will be asked for, so that it is worth to be fetched before."""
+    return spool_for(str(target)) is not None
