@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from chrono_backups.cli.redaction import redacted, secrets_of_environment, secrets_of_settings
 from chrono_backups.cli.terminal.output import Output
-from chrono_backups.cli.terminal.progress import reported
+from chrono_backups.cli.terminal.progress import FINDINGS_SHOWN, finding_line, reported
 from chrono_backups.clock import Clock, SystemClock
-from chrono_backups.events import Listener
+from chrono_backups.events import Finding, Listener, Progress
 
 if TYPE_CHECKING:
     from chrono_backups.assembly import Application
@@ -38,6 +39,8 @@ class Context:
         """What to say of the state that a cancelled run leaves behind; the verb knows."""
         self.env_file: str | None = None
         """Read in place of ``.env``."""
+        self._overrides: dict[str, str] = {}
+        self._told: Counter[str] = Counter()
         self._secrets = secrets_of_environment(os.environ)
         output.redact = self.redact
 
@@ -46,10 +49,15 @@ class Context:
         """The settings in force. Raises ``SettingsError`` with all that is wrong."""
         from chrono_backups import settings  # noqa: PLC0415 - pydantic: keygen and wrong usage do without
 
-        environ = {name: value for name, value in os.environ.items() if name not in RUN_VARIABLES}
+        environ = {name: value for name, value in os.environ.items() if name not in RUN_VARIABLES} | self._overrides
         loaded = settings.load(environ, env_file=None if self.env_file is None else Path(self.env_file))
         self._secrets |= secrets_of_settings(loaded)
         return loaded
+
+    def override(self, variables: Mapping[str, str]) -> None:
+        """Have these variables in place of the environment's, for this run. Before settings are first asked for."""
+        self._overrides |= variables
+        self._secrets |= secrets_of_environment(variables)
 
     @cached_property
     def application(self) -> Application:
@@ -63,6 +71,19 @@ class Context:
         """The repository in ``storage``, or in the primary one."""
         with self.application.open_repository(storage) as repository:
             yield repository
+
+    @contextmanager
+    def reading(self, storage: StorageName | None = None) -> Iterator[Repository]:
+        """The repository in ``storage``, or without a name in whichever storage answers; nothing can be written."""
+        with self.application.open_for_reading(storage, self._tell) as repository:
+            yield repository
+
+    def _tell(self, event: Progress | Finding) -> None:
+        """Say what was found, so many times of a kind."""
+        if isinstance(event, Finding):
+            self._told[event.code] += 1
+            if self._told[event.code] <= FINDINGS_SHOWN:
+                self.output.error(finding_line(event))
 
     def progress(self) -> AbstractContextManager[Listener]:
         """A listener for long work, shown on standard error."""

@@ -40,7 +40,7 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Print the differences as they are found; exit code 0 whether there are any or not."""
     output = context.output
-    with context.repository(arguments.storage) as repository:
+    with context.reading(arguments.storage) as repository:
         older = repository.backup(arguments.older).backup_id
         newer = repository.backup(arguments.newer).backup_id
         differences = diff(repository, older, newer)

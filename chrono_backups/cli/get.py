@@ -51,7 +51,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Stream it. A file appears under its name only when it is whole."""
-    with context.repository(arguments.storage) as repository:
+    with context.reading(arguments.storage) as repository:
         backup_id = repository.backup(arguments.id, [arguments.source] if arguments.source else []).backup_id
         content = read_file(repository, backup_id, arguments.path, source=arguments.source)
         if arguments.to is None:

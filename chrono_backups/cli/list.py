@@ -36,7 +36,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Print those that can be read; exit code 3 where there are others."""
-    with context.repository(arguments.storage) as repository:
+    with context.reading(arguments.storage) as repository:
         backups, damaged = repository.readable_backups()
     lines = table(_HEADER, map(_row, backups), right=("DURATION", "READ", "STORED")) if backups else []
     context.output.show([backup_record.as_json(manifest) for manifest in backups], lines)

@@ -49,7 +49,7 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Print the entries as they are read."""
     output = context.output
-    with context.repository(arguments.storage) as repository:
+    with context.reading(arguments.storage) as repository:
         backup_id = repository.backup(arguments.id, [arguments.source] if arguments.source else []).backup_id
         listed = entries(repository, backup_id, arguments.path, source=arguments.source, recursive=arguments.recursive)
         if output.json:

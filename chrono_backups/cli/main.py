@@ -20,6 +20,8 @@ def main(words: Sequence[str]) -> int:
         return _answer(verbs.help_text())
     if "--version" in before:
         return _answer(_version())
+    if verb == "wal-fetch" and _spooled(words):
+        return 0
     # Imported here so that the help above loads next to nothing (a test holds it).
     from chrono_backups.cli.interruption import stoppable  # noqa: PLC0415
     from chrono_backups.cli.terminal.output import Output  # noqa: PLC0415
@@ -43,6 +45,13 @@ def _answer(text: str) -> int:
         discard(sys.stdout)
         return 0 if isinstance(error, BrokenPipeError) else 1
     return 0
+
+
+def _spooled(words: Sequence[str]) -> bool:
+    """Whether the segment of the log that is asked for was fetched ahead, and is in place: replay waits for this."""
+    from chrono_backups.recovery.wal_spool import served  # noqa: PLC0415 - for this verb only
+
+    return served(words)
 
 
 def _version() -> str:
@@ -69,7 +78,7 @@ def _guarded(words: Sequence[str], typed: str | None, output: Output) -> int:
     except KeyboardInterrupt as interruption:
         return failures.report_interruption(output, interruption, context.when_cancelled, debug=debug)
     except Exception as error:
-        return failures.report(output, error, debug=debug)
+        return failures.report(output, error, debug=debug, code=verbs.failure_code(typed))
     return code
 
 

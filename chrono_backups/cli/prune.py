@@ -11,6 +11,7 @@ from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DONE, PARTIAL
 from chrono_backups.cli.terminal import quantities
 from chrono_backups.cli.terminal.tables import facts
+from chrono_backups.maintenance.locks import LockedObject
 from chrono_backups.maintenance.prune import PackUse, PrunePlan, PruneReport, plan_prune, prune
 
 DESCRIPTION = """\
@@ -66,6 +67,7 @@ def _plan(plan: PrunePlan) -> list[str]:
             ("to spare", _packs(plan.spare, "condemned, and needed again")),
             ("waiting", _packs(plan.waiting, f"condemned, deleted from {sweep} on" if sweep else "condemned")),
             ("held up by", ", ".join(plan.blocked_by)),
+            ("locked", _locked(plan.locked)),
         ]
     )
 
@@ -74,6 +76,16 @@ def _packs(packs: Sequence[PackUse], why: str) -> str:
     if not packs:
         return ""
     return f"{quantities.count(len(packs), 'pack')}, {quantities.size(sum(one.size for one in packs))}: {why}"
+
+
+def _locked(locked: Sequence[LockedObject]) -> str:
+    """How much the storage keeps, and until when."""
+    if not locked:
+        return ""
+    first, last = (quantities.moment(pick(one.until for one in locked)) for pick in (min, max))
+    until = f"until {first} UTC" if first == last else f"the first until {first}, the last until {last} UTC"
+    size = quantities.size(sum(one.size for one in locked))
+    return f"{quantities.count(len(locked), 'object')}, {size}: {until}; a prune after that deletes them"
 
 
 def _done(report: PruneReport) -> list[str]:
@@ -86,5 +98,7 @@ def _done(report: PruneReport) -> list[str]:
             ("removed", quantities.count(report.backups_removed, "backup") if report.backups_removed else ""),
             ("condemned", condemned if report.packs_condemned else ""),
             ("copied", copied if report.packs_repacked else ""),
+            ("locked", _locked(report.still_locked)),
+            ("locks extended", quantities.count(report.locks_extended, "object") if report.locks_extended else ""),
         ]
     )

@@ -6,14 +6,18 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
+from chrono_backups.cli import restore_cluster
 from chrono_backups.cli.arguments import Subparsers, add_backup_argument, add_storage_option, add_verb
 from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DAMAGED, DONE, PARTIAL
+from chrono_backups.cli.restore_cluster import ClusterRestore
 from chrono_backups.cli.restore_plan import conclusion, lines
 from chrono_backups.errors import ChronoBackupsError, RestoreError, UsageError
-from chrono_backups.identifiers import SOURCE_NAMES, SOURCES_OF_TYPE, BackupType
+from chrono_backups.identifiers import SOURCE_NAMES, SOURCES_OF_TYPE, BackupType, StorageName
 from chrono_backups.recovery.plan import RestorePlan, plan_restore
+from chrono_backups.recovery.postgres.restore import SOURCE
 from chrono_backups.recovery.restore import RestoreReport
 from chrono_backups.recovery.restore import restore as carry_out
 from chrono_backups.repository.latest import SAFETY_TRIGGER
@@ -21,12 +25,16 @@ from chrono_backups.repository.latest import SAFETY_TRIGGER
 DESCRIPTION = """\
 Put back what a backup holds: into an empty directory (--to), or over what is there now (--in-place). It needs the
 repository, the key and this program, nothing else. Into DIR go DIR/files/… and DIR/configuration/…, each with the
-original absolute path below it. The plan is made first, and space is checked before the first byte.
+original absolute path below it, and DIR/postgres, a data directory. The plan is made first, and space is checked
+before the first byte.
+
+A cluster is recovered to a target once its server is started, by --start or by the operator: to the end of the base
+backup, or with --target-… to a later moment. For `latest` the base backup that suits the target is chosen. A target
+that can't be reached is refused, and what can be is named.
 
 --in-place is the consent to overwrite. A safety backup of what is there comes first and its id is printed;
 --no-safety-backup leaves it out.
 """
-_NOT_BUILT = ("--target-time", "--target-lsn", "--target-name", "--start")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -39,6 +47,7 @@ def register(subparsers: Subparsers) -> None:
             ("latest --to /srv/restored", "everything"),
             ("latest --to /tmp/r --path '/srv/app/media/**'", "what a pattern matches"),
             ("latest --to /tmp/r --source configuration --dry-run", "the plan only"),
+            ("latest --to /srv/r --target-time 2026-01-04T14:05:00Z --start", "the database as it was then"),
             ("full_20260104_020000 --in-place --source files", "over the present files, after a safety backup"),
         ],
     )
@@ -64,9 +73,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show the plan, and write nothing")
     parser.add_argument("--no-safety-backup", action="store_true", help="overwrite without a backup of what is there")
     add_storage_option(parser, "restore from the repository in this storage")
-    for option in _NOT_BUILT[:-1]:
-        parser.add_argument(option, metavar=option.rsplit("-", 1)[-1].upper(), help=argparse.SUPPRESS)
-    parser.add_argument("--start", action="store_true", help=argparse.SUPPRESS)
+    restore_cluster.add_options(parser)
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
@@ -74,60 +81,80 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     _check(arguments)
     target = None if arguments.to is None else Path(os.path.abspath(arguments.to))
     safety = None
-    with context.repository(arguments.storage) as repository:
+    with context.reading(arguments.storage) as repository:
+        manifest = restore_cluster.choose(repository, arguments)
+        cluster = None
+        if target is not None and restore_cluster.is_asked_for(manifest, arguments):
+            cluster = ClusterRestore(arguments, context, repository, manifest, target)
         plan = plan_restore(
             repository,
-            repository.backup(arguments.id, arguments.source).backup_id,
+            manifest.backup_id,
             target,
             sources=tuple(dict.fromkeys(arguments.source)),
             patterns=tuple(arguments.path),
             in_place=arguments.in_place,
+            placed=cluster.placed if cluster else None,
         )
-        _show_plan(context, plan, arguments)
+        _show_plan(context, plan, cluster, arguments)
         if arguments.dry_run:
-            return _dry_run(context, plan)
+            return _dry_run(context, plan, cluster)
         if arguments.in_place:
-            safety = _secure(arguments, context, plan)
+            safety = _secure(arguments, context, plan, repository.storage.name)
+        if cluster is not None:
+            plan.check()
+            cluster.check()
         context.when_cancelled = _state(plan)
         with context.progress() as listener:
-            report = carry_out(repository, plan, listener=listener)
-    return _conclude(context, plan, report, safety)
+            report = carry_out(
+                repository, plan, listener=listener, arrangements={SOURCE: cluster.arrangement} if cluster else None
+            )
+            for finding in cluster.findings() if cluster else ():
+                listener(finding)
+                report.findings.append(finding)
+        if cluster is not None:
+            cluster.start()
+    return _conclude(context, plan, report, safety, cluster)
 
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raises ``UsageError`` for words that don't go together."""
-    for option in _NOT_BUILT:
-        if getattr(arguments, option[2:].replace("-", "_")):
-            raise UsageError(
-                f"{option} is for the source postgres, which is not built yet",
-                hint="This version restores the sources files and configuration.",
-            )
+    restore_cluster.check_words(arguments)
+    if arguments.in_place and SOURCE in arguments.source:
+        raise UsageError(
+            "a cluster is not restored in place: it would be over a server that runs",
+            hint="Restore it with --to DIR --start, look at it, then let it take the old one's place.",
+        )
     if arguments.in_place and not arguments.source:
         raise UsageError("--in-place needs --source", hint="Say what may be overwritten: --in-place --source files")
     if arguments.no_safety_backup and not arguments.in_place:
         raise UsageError("--no-safety-backup goes with --in-place only: --to overwrites nothing")
 
 
-def _show_plan(context: Context, plan: RestorePlan, arguments: argparse.Namespace) -> None:
+def _show_plan(
+    context: Context, plan: RestorePlan, cluster: ClusterRestore | None, arguments: argparse.Namespace
+) -> None:
     """On standard output; on standard error where ``--json`` has that one, before an overwriting restore."""
     if not context.output.json:
         if arguments.dry_run or not context.output.quiet:
-            context.output.lines(lines(plan))
+            context.output.lines([*lines(plan), *(cluster.plan_lines() if cluster else [])])
     elif arguments.in_place and not arguments.dry_run:
         context.output.message("\n".join(lines(plan)))
 
 
-def _dry_run(context: Context, plan: RestorePlan) -> int:
+def _dry_run(context: Context, plan: RestorePlan, cluster: ClusterRestore | None) -> int:
     """Ends as the restore itself would where it would be refused."""
     plan.check()
     if context.output.json:
-        context.output.document({"dry_run": True, "plan": plan.to_json()})
+        context.output.document({"dry_run": True, "plan": _plan_document(plan, cluster)})
     context.output.message("Nothing was written.")
     return DONE
 
 
-def _secure(arguments: argparse.Namespace, context: Context, plan: RestorePlan) -> str | None:
-    """Take the safety backup; its id, or None where it was declined. Raises where it is not complete."""
+def _secure(arguments: argparse.Namespace, context: Context, plan: RestorePlan, answers: str) -> str | None:
+    """Take the safety backup, into the storage that answers where none is named; its id, or None where declined.
+
+    Raises where it is not complete.
+    """
     if arguments.no_safety_backup:
         context.output.warning("no safety backup is taken: what is overwritten is gone")
         return None
@@ -136,7 +163,10 @@ def _secure(arguments: argparse.Namespace, context: Context, plan: RestorePlan) 
     try:
         with context.progress() as listener:
             manifest = context.application.take_backup(
-                backup_type, trigger=f"{SAFETY_TRIGGER} before restoring {plan.backup_id}", listener=listener
+                backup_type,
+                storage=None if arguments.storage else cast("StorageName", answers),
+                trigger=f"{SAFETY_TRIGGER} before restoring {plan.backup_id}",
+                listener=listener,
             )
         if manifest.status != "complete":
             missing = "; ".join(f"{source}: {reason}" for source, reason in manifest.failures.items())
@@ -160,15 +190,31 @@ def _state(plan: RestorePlan) -> str:
     return f"nothing was left in {plan.target}"
 
 
-def _conclude(context: Context, plan: RestorePlan, report: RestoreReport, safety: str | None) -> int:
+def _plan_document(plan: RestorePlan, cluster: ClusterRestore | None) -> dict[str, Any]:
+    document = plan.to_json()
+    if cluster is not None and cluster.plan is not None:
+        document["postgres"] = cluster.plan.to_json()
+    return document
+
+
+def _conclude(
+    context: Context,
+    plan: RestorePlan,
+    report: RestoreReport,
+    safety: str | None,
+    cluster: ClusterRestore | None,
+) -> int:
     document = {
         "dry_run": False,
         "in_place": plan.in_place,
         "safety_backup_id": safety,
-        "plan": plan.to_json(),
+        "plan": _plan_document(plan, cluster),
         **report.to_json(),
+        **(cluster.document() if cluster else {}),
     }
-    context.output.report(document, conclusion(plan, report, safety))
+    context.output.report(document, [*conclusion(plan, report, safety), *(cluster.lines() if cluster else [])])
+    if cluster is not None:
+        cluster.advise()
     if report.damaged:
         context.output.warning(f"{report.damaged:,} files are damaged in the repository and were left out")
         return DAMAGED

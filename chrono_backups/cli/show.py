@@ -39,7 +39,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Print it."""
-    with context.repository(arguments.storage) as repository:
+    with context.reading(arguments.storage) as repository:
         manifest = repository.backup(arguments.id)
         snapshots = [repository.snapshot(summary.snapshot_id) for summary in manifest.snapshots]
     document = {**backup_record.as_json(manifest), "snapshots": list(map(_as_json, snapshots))}

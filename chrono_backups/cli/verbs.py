@@ -11,11 +11,14 @@ GROUPS: dict[str, dict[str, str]] = {
         "validate": "check settings, sources, storages, key and permissions",
         "keygen": "make an encryption key",
         "init": "create the repository in a storage",
+        "storage": "list the storages, test one, see how full they are",
         "key": "list, add or remove the keys that open the repository",
     },
     "back up": {
         "backup": "take a backup, and replicate it",
         "replicate": "copy what is missing to the other storages",
+        "wal-receive": "stream a PostgreSQL server's log into the archive, as a service",
+        "wal-push": "archive one file of the log (archive_command)",
     },
     "look": {
         "list": "list the backups",
@@ -27,6 +30,9 @@ GROUPS: dict[str, dict[str, str]] = {
     "restore": {
         "restore": "put data back: whole, by source or by path",
         "verify": "prove that stored data is true",
+        "recovery-points": "list what a PostgreSQL cluster can be restored to",
+        "wal-fetch": "give a recovering server a file of the log (restore_command)",
+        "drill": "restore to a throwaway place, start it, and prove it right",
     },
     "make room": {
         "forget": "drop backups by the retention policy, or by id",
@@ -97,7 +103,13 @@ def summary(verb: str) -> str:
 
 def module_of(verb: str) -> str:
     """The module that has the verb's ``register`` and ``run``."""
-    return f"chrono_backups.cli.{verb}"
+    return f"chrono_backups.cli.{verb.replace('-', '_')}"
+
+
+def failure_code(typed: str | None) -> int | None:
+    """The exit code of all that goes wrong in the verb, where it is not that of the error."""
+    # PostgreSQL takes any code up to 125 of its restore_command for the end of the log, and opens the cluster.
+    return 126 if typed == "wal-fetch" else None
 
 
 def help_text() -> str:

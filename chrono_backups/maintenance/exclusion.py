@@ -1,4 +1,4 @@
-"""Who may delete: a prune shares a storage with any number of backups, but with no other prune or replication.
+"""Who may delete: a prune shares a storage with any number of backups, with no other prune, replication or repair.
 
 Two prunes could each rely on the copy of a chunk that the other one deletes; a replication relies on packs that
 no manifest of its destination names yet, however long ago they were condemned there. Each takes a lease under a
@@ -18,12 +18,16 @@ from chrono_backups.errors import RepositoryError, StorageError
 from chrono_backups.repository.leases import Lease
 from chrono_backups.repository.repository import Repository
 
-Purpose = Literal["prune", "replicate"]
+Purpose = Literal["prune", "replicate", "repair"]
 
 CLOCKS_DIFFER = timedelta(hours=1)
 """How far the clocks of machines that share a repository may be apart."""
-_OUTS: dict[Purpose, tuple[Purpose, ...]] = {"prune": ("prune", "replicate"), "replicate": ("prune",)}
-_NAMES: dict[Purpose, str] = {"prune": "prune", "replicate": "replication into this storage"}
+_OUTS: dict[Purpose, tuple[Purpose, ...]] = {
+    "prune": ("prune", "replicate", "repair"),
+    "replicate": ("prune",),
+    "repair": ("prune",),
+}
+_NAMES: dict[Purpose, str] = {"prune": "prune", "replicate": "replication into this storage", "repair": "repair"}
 
 
 def purpose_of(lease: Lease) -> Purpose | None:

@@ -14,6 +14,7 @@ from typing import Any
 from chrono_backups.errors import BackupMissing, Damaged, ObjectMissing, RepositoryError, UsageError
 from chrono_backups.maintenance.retention import Verdict, judge
 from chrono_backups.maintenance.settings import RetentionPolicy
+from chrono_backups.repository.evidence import proven
 from chrono_backups.repository.repository import Repository
 
 _DAMAGED = "its manifest is damaged, so no rule can judge it: see `chrono-backups verify`"
@@ -43,7 +44,7 @@ def plan_forget(
     """Judge every backup. Changes nothing. A backup that can't be read is left alone, and stands for none."""
     pins = _pins(repository)  # before the backups: one that is pinned from now on is none of these
     backups, damaged = repository.readable_backups()
-    verdicts = judge(backups, policy, now, pinned=pins, timezone=timezone)
+    verdicts = judge(backups, policy, now, pinned=pins, proven=proven(repository), timezone=timezone)
     return ForgetPlan((*verdicts, *(Verdict(name, True, (_DAMAGED,)) for name in sorted(damaged))))
 
 

@@ -31,7 +31,7 @@ def adopt_destination(source: Repository, target: Repository, copier: Copier, fi
             f"{place} holds another repository: {header.repository_id.hex()}, not {source.id}",
             hint="A storage holds one repository. Replicate to an empty place.",
         )
-    if header is None and not _may_be_ours(target):
+    if header is None and not may_be_ours(target):
         raise RepositoryError(
             f"{place} holds objects, and no readable header of this repository",
             hint="Replicate to an empty place, or see whether the right disk is mounted.",
@@ -41,7 +41,7 @@ def adopt_destination(source: Repository, target: Repository, copier: Copier, fi
         copier.put(HEADER_KEY, wanted.encode())
 
 
-def _may_be_ours(target: Repository) -> bool:
+def may_be_ours(target: Repository) -> bool:
     """Whether the storage is empty but for slots and a header, or holds a record that our keys open."""
     for kind in _RECORDS:
         for name in islice(target.names(kind), 3):

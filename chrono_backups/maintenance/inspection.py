@@ -15,7 +15,10 @@ from chrono_backups.repository.repository import Repository
 T = TypeVar("T")
 _LISTINGS_MOST = 20
 
-HINT = "Copy the object from a replica in its place, or take a new backup: what is still at hand is stored anew."
+HINT = (
+    "`chrono-backups verify --repair` puts it back from another storage; or take a new backup: what is still at hand "
+    "is stored anew."
+)
 
 UNUSED = "No backup in sight relies on it, and `prune` removes it."
 

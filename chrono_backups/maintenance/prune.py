@@ -29,8 +29,9 @@ Why no backup ever loses a chunk:
 8. A reader holds no lease. It finds what it began with as long as it takes no longer than the grace period, which
    has to pass between the copying of a chunk and the end of its old pack.
 
-What a storage refuses to delete (write-once storage, retention locks) is left, reported as locked, and tried again
-by the next prune. A pack stays as long as an index object that names it does.
+What a storage keeps locked is left out of the plan, which says until when, and comes into that of a later prune; what
+it refuses to delete without having said so (write-once storage, a writer's rights) is left and reported. A pack stays
+as long as an index object that names it does. Locks of what is still needed are extended at the end (``locks``).
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from typing import Any
 from chrono_backups.clock import to_text
 from chrono_backups.events import Finding, Listener, silent
 from chrono_backups.maintenance.exclusion import CLOCKS_DIFFER, claim
+from chrono_backups.maintenance.locks import KeptByLocks, LockedObject, Locks, extend_under, locks_to_json
 from chrono_backups.maintenance.repack import Repacker
 from chrono_backups.maintenance.survey import Survey, old_packs, started_long_ago, survey
 from chrono_backups.maintenance.sweep import Sweep
@@ -87,6 +89,8 @@ class PrunePlan:
     """Backups that go on, and that what is condemned has to wait for."""
     next_sweep: datetime | None
     """When the grace period of the oldest waiting condemnation is over."""
+    locked: tuple[LockedObject, ...] = field(default=(), repr=False)
+    """What would be deleted now, and is locked by the storage."""
 
     @property
     def bytes_freed(self) -> int:
@@ -108,6 +112,7 @@ class PrunePlan:
             "bytes_waiting": _bytes(self.waiting),
             "waiting_for_backups": list(self.blocked_by),
             "next_sweep": to_text(self.next_sweep) if self.next_sweep else None,
+            **locks_to_json(self.locked),
             "backups_to_remove": list(self.backups),
             "snapshots_to_remove": list(self.snapshots),
             "leases_to_remove": list(self.leases),
@@ -132,13 +137,18 @@ class PruneReport:
     index_objects_deleted: int
     locked: tuple[str, ...]
     """Objects that the storage refused to delete."""
+    still_locked: tuple[LockedObject, ...]
+    """Objects that were not tried, as the storage keeps them until a time."""
+    locks_extended: int
+    """Objects that backups rely on, and that are locked for longer now."""
     findings: tuple[Finding, ...]
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        record = {name: value for name, value in vars(self).items() if name not in {"locked", "findings"}}
+        apart = {"locked", "still_locked", "findings"}
+        record = {name: value for name, value in vars(self).items() if name not in apart}
         findings = [finding.to_json() for finding in self.findings]
-        return {**record, "locked": list(self.locked), "findings": findings}
+        return {**record, **locks_to_json(self.still_locked), "locked": list(self.locked), "findings": findings}
 
 
 def _bytes(packs: Iterable[PackUse]) -> int:
@@ -150,10 +160,10 @@ def plan_prune(repository: Repository, *, grace: timedelta, now: datetime, liste
 
     Raises ``Damaged`` where the repository is not whole; ``listener`` has heard of all that is wrong then.
     """
-    return _plan(survey(repository, now, listener), grace)
+    return _plan(survey(repository, now, listener), grace, Locks(repository.storage))
 
 
-def _plan(found: Survey, grace: timedelta) -> PrunePlan:
+def _plan(found: Survey, grace: timedelta, locks: Locks) -> PrunePlan:
     due = [one for one in found.condemned if is_due(found, one, grace)]
     later = [one for one in found.condemned if one not in due]
     due_packs = {pack for one in due for pack in one.packs}
@@ -167,20 +177,23 @@ def _plan(found: Survey, grace: timedelta) -> PrunePlan:
         if digest not in condemned and (is_old(digest) if digest in indexed else not found.writers)
     ]
     ripe = [one for one in later if one.condemned_at + grace <= found.now]
-    removed = tuple(name for name, at in found.forgotten.items() if at is None or at + grace <= found.now)
+    kept = KeptByLocks(found, locks)
+    removed = kept.backups(name for name, at in found.forgotten.items() if at is None or at + grace <= found.now)
+    doomed = kept.packs(pack for pack in sorted(due_packs & uses.keys()) if not found.live[pack])
     return PrunePlan(
         planned_at=found.now,
         grace=grace,
         condemn=tuple(one for one in free if not one.live),
         repack=tuple(one for one in free if 0 < one.live < REPACK_BELOW * found.filled[one.digest]),
-        sweep=tuple(uses[pack] for pack in sorted(due_packs & uses.keys()) if not found.live[pack]),
+        sweep=tuple(uses[pack] for pack in doomed),
         spare=tuple(uses[pack] for pack in sorted(due_packs & uses.keys()) if found.live[pack]),
         waiting=tuple(uses[pack] for pack in sorted((condemned - due_packs) & uses.keys())),
         backups=removed,
-        snapshots=tuple(orphans(found, grace, removed)),
+        snapshots=kept.snapshots(orphans(found, grace, removed)),
         leases=tuple(found.expired),
         blocked_by=tuple(sorted({lease.holder for one in ripe for lease in blockers(found, one)})),
         next_sweep=min((one.condemned_at + grace for one in later), default=None),
+        locked=tuple(kept.locked.values()),
     )
 
 
@@ -217,9 +230,10 @@ def prune(repository: Repository, plan: PrunePlan, listener: Listener = silent) 
     started = repository.clock.monotonic()
     with claim(repository, "prune") as held:
         found = survey(repository, repository.clock.now(), listener)
-        fresh = _plan(found, plan.grace)
+        locks = Locks(repository.storage)
+        fresh = _plan(found, plan.grace, locks)
         held.keep()
-        sweep = Sweep(repository, found, held, listener)
+        sweep = Sweep(repository, found, held, listener, locks)
         doomed = _both(fresh.sweep, plan.sweep)
         due = [one for one in found.condemned if is_due(found, one, plan.grace)]
         sweep.records(_names(fresh.backups, plan.backups), _names(fresh.snapshots, plan.snapshots))
@@ -231,6 +245,7 @@ def prune(repository: Repository, plan: PrunePlan, listener: Listener = silent) 
         if condemned:
             held.keep()
             repository.condemn(one.digest for one in condemned)
+        extended = extend_under(repository, held, listener)
     return PruneReport(
         backups_removed=sweep.backups_removed,
         snapshots_removed=sweep.snapshots_removed,
@@ -245,6 +260,8 @@ def prune(repository: Repository, plan: PrunePlan, listener: Listener = silent) 
         index_objects_written=sweep.index_written + repacker.index_written,
         index_objects_deleted=sweep.index_deleted,
         locked=tuple(sweep.locked),
+        still_locked=fresh.locked,
+        locks_extended=extended.extended,
         findings=repacker.findings.found,
         seconds=repository.clock.monotonic() - started,
     )

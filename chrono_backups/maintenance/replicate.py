@@ -19,7 +19,7 @@ the source meanwhile. At the destination it takes the part of a writer, with a l
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ from chrono_backups.maintenance.marks import MarkedIndex, rows_by_pack
 from chrono_backups.maintenance.needs import needed_packs, not_covered
 from chrono_backups.maintenance.packs import on_threads
 from chrono_backups.pipeline.encryption import Kind
+from chrono_backups.repository.evidence import backup_of
 from chrono_backups.repository.format import open_object
 from chrono_backups.repository.index import IndexTable, by_pack
 from chrono_backups.repository.records import Manifest, Snapshot
@@ -40,6 +41,9 @@ from chrono_backups.repository.repository import Repository
 from chrono_backups.storage.base import Storage
 
 _ROUNDS = 10
+_THREADS = 4
+"""Objects under way at once, each of which is held whole: a storage that is far away is kept busy by several, and a
+pack has 17 MiB at most."""
 _AFTER = "Repair the source or take a new backup; then replicate again."
 
 
@@ -210,7 +214,7 @@ class _Replication:
 
         self._copier.present += len(here) - len(missing)
         have = set(there) - set(missing)
-        with closing(on_threads(copy, missing)) as results:
+        with closing(on_threads(copy, missing, _THREADS)) as results:
             for number, (name, copied) in enumerate(zip(missing, results, strict=True), 1):
                 if copied:
                     have.add(name)
@@ -267,16 +271,19 @@ class _Replication:
     # Records.
 
     def _records(self, kind: Kind, names: Iterable[str]) -> None:
+        wanted = list(names)
+        if not wanted:
+            return
         here = self._copier.sizes(self._source, kind)
         there = self._copier.sizes(self._target, kind)
-        for name in names:
-            if name not in here:
-                continue
-            self._held.keep()
-            try:
+
+        def copy(name: str) -> None:
+            with suppress(ObjectMissing):  # forgotten and pruned meanwhile
                 self._copier.copy(kind, name, here[name], there.get(name))
-            except ObjectMissing:  # forgotten and pruned meanwhile
-                continue
+
+        with closing(on_threads(copy, [name for name in wanted if name in here], _THREADS)) as results:
+            for _ in results:
+                self._held.keep()
 
     def _lost_snapshots(self, here: Collection[str], there: Collection[str]) -> None:
         """Snapshots of backups that the replica has in sight and that were lost there."""
@@ -285,7 +292,8 @@ class _Replication:
         self._records("snapshot", [name for name in names if name.rsplit("-", 2)[0] in in_sight])
 
     def _marks(self) -> None:
-        """Pins of the backups in the replica, and tombstones."""
+        """Pins of the backups in the replica, tombstones, and evidence of drills."""
         there = set(self._target.names("manifest"))
         for kind in ("pin", "forgotten"):
             self._records(kind, [name for name in self._source.names(kind) if name in there])
+        self._records("drill", [name for name in self._source.names("drill") if backup_of(name) in there])

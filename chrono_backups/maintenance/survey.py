@@ -20,6 +20,7 @@ from chrono_backups.repository.index import IndexTable
 from chrono_backups.repository.leases import Lease
 from chrono_backups.repository.reader import ChunkReader
 from chrono_backups.repository.repository import Condemned, Repository
+from chrono_backups.storage.locking import lock_days
 
 CHOSEN = 4
 """This place of a needed chunk is the one that is kept."""
@@ -118,9 +119,14 @@ def _index_object(name: str, table: IndexTable) -> IndexObject:
 
 
 def _read_leases(repository: Repository, found: Survey) -> None:
+    locked = timedelta(days=lock_days(repository.storage))
+    for lease in repository.leases.released():
+        if lease.started_at + locked <= found.now:
+            found.expired.append(lease.name)
     for lease in repository.leases.all():
         if has_run_out(repository, lease):
-            found.expired.append(lease.name)
+            if lease.started_at + locked <= found.now:
+                found.expired.append(lease.name)
         elif purpose_of(lease) is None:
             found.writers.append(lease)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from chrono_backups.errors import StorageDenied
+from chrono_backups.errors import ObjectLocked, StorageDenied
 from chrono_backups.events import Listener, Progress
 from chrono_backups.maintenance.exclusion import Claim
+from chrono_backups.maintenance.locks import Locks
 from chrono_backups.maintenance.marks import rows_by_pack
 from chrono_backups.maintenance.survey import Survey
 from chrono_backups.pipeline.encryption import Kind
+from chrono_backups.repository.evidence import backup_of
 from chrono_backups.repository.format import object_key
 from chrono_backups.repository.index import by_pack
 from chrono_backups.repository.repository import Condemned, Repository
@@ -22,9 +24,10 @@ _CHUNKS_MOST = 131072
 
 
 class Sweep:
-    """Deletes, and counts. What the storage refuses to delete is in ``locked``."""
+    """Deletes, and counts. What the storage refuses to delete is in ``locked``; what it keeps locked is not tried."""
 
-    def __init__(self, repository: Repository, found: Survey, held: Claim, listener: Listener) -> None:
+    def __init__(self, repository: Repository, found: Survey, held: Claim, listener: Listener, locks: Locks) -> None:
+        self._locks = locks
         self._repository = repository
         self._found = found
         self._held = held
@@ -41,9 +44,11 @@ class Sweep:
     def _delete(self, kind: Kind, name: str) -> bool:
         key = object_key(kind, name)
         self._held.keep()
+        if self._locks.until(kind, name) is not None:
+            return False
         try:
             self._repository.storage.delete(key)
-        except StorageDenied:
+        except (StorageDenied, ObjectLocked):
             self.locked.append(key)
             return False
         return True
@@ -61,6 +66,9 @@ class Sweep:
             if name in pinned:
                 self._delete("pin", name)
             self._delete("forgotten", name)
+        for name in self._repository.names("drill"):
+            if backup_of(name) in removed:
+                self._delete("drill", name)
 
     def leases(self, names: Iterable[str]) -> None:
         """Remove leases that have run out."""
@@ -92,18 +100,20 @@ class Sweep:
 
         What else the old objects say is in new ones before the first of the old ones goes. Small ones are gathered.
         """
-        objects = self._found.index_objects
+        # One that is locked can't go, so a new one in its place would only be one more, at each prune.
+        objects = [one for one in self._found.index_objects if self._locks.until("index", one.name) is None]
+        locked = [one for one in self._found.index_objects if one not in objects]
         off = {*doomed, *(digest for digest in self._found.index.packs() if digest not in self._found.stored)}
         small = [one for one in objects if one.chunks < _SMALL]
         old = [one for one in objects if not off.isdisjoint(one.packs) or (len(small) > _SMALL_MOST and one in small)]
-        kept = {digest for one in objects if one not in old for digest in one.packs}
+        kept = {digest for one in (*objects, *locked) if one not in old for digest in one.packs}
         moved = {digest for one in old for digest in one.packs} - off - kept
         for batch in self._batches(moved):
             self._held.keep()
             rows = rows_by_pack(self._found.index.select(lambda pack, batch=batch: pack.digest in batch))  # type: ignore[misc]
             self._repository.put_index(by_pack(rows).values())
             self.index_written += 1
-        named: set[bytes] = set()
+        named = {digest for one in locked for digest in one.packs}
         for one in old:
             if self._delete("index", one.name):
                 self.index_deleted += 1

@@ -24,6 +24,7 @@ from chrono_backups.maintenance.packs import PackProver, PackResult, on_threads
 from chrono_backups.maintenance.spoilt import Spoilt
 from chrono_backups.maintenance.structure import Structure
 from chrono_backups.pipeline.encryption import Kind
+from chrono_backups.repository.evidence import Evidence
 from chrono_backups.repository.format import HEADER_KEY, KEYS_FOLDER, Header, KeySlot, object_key, open_record, prefix
 from chrono_backups.repository.leases import Lease
 from chrono_backups.repository.repository import Repository
@@ -93,11 +94,17 @@ def _condemned(_key: str, record: dict[str, Any]) -> None:
     from_text(record["at"]), list(map(bytes.fromhex, record["packs"]))
 
 
+def _stamp(_key: str, record: dict[str, Any]) -> None:
+    from_text(record["at"]), from_text(record["until"])
+
+
 _RECORDS: dict[Kind, Callable[[str, dict[str, Any]], object]] = {
     "lease": lambda key, record: Lease.from_json(record, key),
     "forgotten": _noted,
     "pin": _noted,
     "condemned": _condemned,
+    "lock": _stamp,
+    "drill": lambda key, record: Evidence.from_json(record, key),
 }
 """What each kind of small record is read as."""
 

@@ -14,7 +14,8 @@ from chrono_backups.cli import verbs
 from chrono_backups_tests.cli.conftest import COMMAND, Site
 
 EVERY_VERB = [verb for group in verbs.GROUPS.values() for verb in group]
-FIXED_WORDS = """init backup list show ls diff get restore verify forget prune replicate key keygen validate"""
+FIXED_WORDS = """init backup list show ls diff get restore verify drill forget prune replicate key keygen validate
+storage wal-receive wal-push wal-fetch recovery-points"""
 
 _LOADED_BY_HELP = """
 import sys

@@ -1,0 +1,276 @@
+"""The part of ``restore`` that is about PostgreSQL: its options, the plan and the end of a recovery as lines."""
+
+from __future__ import annotations
+
+import argparse
+import grp
+import os
+import pwd
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chrono_backups.cli.context import Context
+from chrono_backups.cli.terminal import quantities
+from chrono_backups.cli.terminal.names import printable
+from chrono_backups.cli.terminal.tables import facts
+from chrono_backups.errors import UsageError
+from chrono_backups.events import Finding
+from chrono_backups.identifiers import SourceName
+from chrono_backups.recovery.postgres.arrangement import ClusterArrangement
+from chrono_backups.recovery.postgres.replay import Reached
+from chrono_backups.recovery.postgres.restore import (
+    SOURCE,
+    ClusterOptions,
+    ClusterPlan,
+    check_way,
+    choose_base,
+    holds_cluster,
+    plan_cluster,
+    start_cluster,
+)
+from chrono_backups.recovery.postgres.target import ACTIONS, Target, parse_target
+from chrono_backups.repository.records import Manifest
+from chrono_backups.repository.repository import Repository
+
+if TYPE_CHECKING:
+    from chrono_backups.recovery.postgres.server import Server
+
+_TARGETS = ("target_time", "target_lsn", "target_name", "target_timeline", "target_action")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The words of ``restore`` that are about PostgreSQL."""
+    group = parser.add_argument_group("PostgreSQL")
+    group.add_argument(
+        "--target-time",
+        metavar="ISO",
+        help="recover to this time (UTC where it has no offset), or `latest`: the end of the stored WAL",
+    )
+    group.add_argument("--target-lsn", metavar="LSN", help="recover to this position of the WAL, as 2/A0000158")
+    group.add_argument("--target-name", metavar="NAME", help="recover to a point that pg_create_restore_point named")
+    group.add_argument("--target-timeline", metavar="N", help="the timeline the target is on (default: the newest)")
+    group.add_argument(
+        "--target-action",
+        metavar="ACTION",
+        choices=ACTIONS,
+        help=f"once it is reached: {', '.join(ACTIONS)} (default: promote)",
+    )
+    group.add_argument("--start", action="store_true", help="start the restored server, and follow it to the target")
+    group.add_argument(
+        "--tablespace-map",
+        metavar="OLD=NEW",
+        action="append",
+        default=[],
+        help="put a tablespace, named by its old place or its oid, into the directory NEW; may be repeated",
+    )
+    group.add_argument("--owner", metavar="USER[:GROUP]", help="whose the data directory is to be (as root)")
+
+
+def check_words(arguments: argparse.Namespace) -> None:
+    """Raises ``UsageError`` for words that don't go together."""
+    asked = [name for name in (*_TARGETS, "start", "tablespace_map", "owner") if getattr(arguments, name)]
+    if not asked:
+        return
+    word = f"--{asked[0].replace('_', '-')}"
+    if arguments.in_place:
+        raise UsageError(f"{word} goes with --to only", hint="A cluster is restored beside the one that runs.")
+    if arguments.path and asked != ["owner"]:
+        raise UsageError(
+            f"{word} does not go with --path", hint="With --path files are restored, and no server set up."
+        )
+    if arguments.source and SOURCE not in arguments.source:
+        raise UsageError(f"{word} is for the source postgres", hint="Add --source postgres.")
+
+
+def target_of(arguments: argparse.Namespace) -> Target:
+    """The recovery target that was asked for."""
+    return parse_target(
+        arguments.target_time,
+        arguments.target_lsn,
+        arguments.target_name,
+        timeline=arguments.target_timeline,
+        action=arguments.target_action or "promote",
+    )
+
+
+def needs(arguments: argparse.Namespace) -> Sequence[SourceName]:
+    """The sources that a backup must hold to be the one meant."""
+    about_cluster = any(getattr(arguments, name) for name in (*_TARGETS, "start", "tablespace_map"))
+    return tuple(dict.fromkeys([*arguments.source, *([SOURCE] if about_cluster else [])]))
+
+
+def choose(repository: Repository, arguments: argparse.Namespace) -> Manifest:
+    """The backup that is meant. For ``latest`` with a target the newest that comes before it."""
+    target = target_of(arguments)
+    if arguments.id == "latest" and target.kind not in {"end", "latest"}:
+        return choose_base(repository, target, needs(arguments))
+    return repository.backup(arguments.id, needs(arguments))
+
+
+def is_asked_for(manifest: Manifest, arguments: argparse.Namespace) -> bool:
+    """Whether PostgreSQL is part of the restore."""
+    wanted = not arguments.source or SOURCE in arguments.source
+    return wanted and (manifest.snapshot(SOURCE) is not None or SOURCE in needs(arguments))
+
+
+class ClusterRestore:
+    """The source ``postgres`` in one run of ``restore``."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, context: Context, repository: Repository, manifest: Manifest, target: Path
+    ) -> None:
+        """``target``: of the whole restore. Raises as ``plan_cluster``."""
+        self._context = context
+        self._repository = repository
+        self._start = bool(arguments.start)
+        self._started: tuple[Server, Reached] | None = None
+        self.plan: ClusterPlan | None = None
+        owner = _owner(arguments.owner)
+        if not arguments.path and (holds_cluster(manifest) or SOURCE in needs(arguments)):
+            options = ClusterOptions(
+                target=target_of(arguments),
+                tablespaces=dict(map(_mapping, arguments.tablespace_map)),
+                owner=owner,
+                start=self._start,
+                programs=context.settings.postgres.bin_dir,
+                restore_command=restore_command(arguments, context),
+            )
+            self.plan = plan_cluster(repository, manifest, target, options)
+            self.arrangement = self.plan.arrangement()
+        else:
+            self.arrangement = ClusterArrangement.of_files(target, owner)
+
+    @property
+    def placed(self) -> dict[bytes, Path]:
+        return self.plan.placed if self.plan is not None else {}
+
+    def plan_lines(self) -> list[str]:
+        """What ``restore`` prints of it beside the plan."""
+        plan = self.plan
+        if plan is None:
+            return []
+        wal = f"{len(plan.path.files):,} archived files" if plan.path.files else "what the base backup holds"
+        spaces = ", ".join(printable(f"{oid}: {place}") for oid, place in plan.tablespaces.items())
+        return facts(
+            [
+                ("PostgreSQL", str(plan.facts["server_version"])),
+                ("recover to", f"{plan.options.target}, timeline {plan.path.timeline}"),
+                ("WAL", wal),
+                ("tablespaces", spaces),
+                ("programs", printable(str(plan.programs)) if plan.programs else ""),
+            ]
+        )
+
+    def check(self) -> None:
+        """Find out whether all WAL is true that a server started by the operator will need. Raises ``Damaged``."""
+        if self.plan is not None and not self._start and self.plan.path.files:
+            with self._context.progress() as listener:
+                check_way(self._repository, self.plan, listener=listener)
+
+    def start(self) -> None:
+        """Start the server where that was asked for, and follow it to its target."""
+        if self.plan is None or not self._start:
+            return
+        self._context.when_cancelled = f"the server was stopped; what was restored is in {self.plan.data}"
+        with self._context.progress() as listener:
+            server, spool, reached = start_cluster(
+                self._repository, self.plan, clock=self._context.clock, listener=listener
+            )
+        if reached.state != "paused":  # a paused server still takes WAL when its operator lets it go on
+            spool.remove()
+        self._started = server, reached
+
+    def document(self) -> dict[str, Any]:
+        """What the JSON document has of a started server."""
+        return {"started": _document(*self._started)} if self._started is not None else {}
+
+    def lines(self) -> list[str]:
+        """What was reached."""
+        return _reached_lines(*self._started) if self._started is not None else []
+
+    def findings(self) -> list[Finding]:
+        """What was changed in the configuration, for people."""
+        configured = self.arrangement.configured
+        found = [
+            Finding("postgres-switched-off", "info", "postgres", one, "ALTER SYSTEM RESET of it turns it on again.")
+            for one in configured.switched_off
+        ]
+        return [*found, *(Finding("postgres-configuration", "info", "postgres", note) for note in configured.notes)]
+
+    def advise(self) -> None:
+        """Say what the operator does next with a data directory that was not started."""
+        if self.plan is None or self._start:
+            return
+        self._context.output.message(
+            f"Start PostgreSQL {self.plan.major} on {printable(str(self.plan.data))}: it recovers to "
+            f"{self.plan.options.target}, by the restore_command in postgresql.auto.conf, which its user must be "
+            "able to run with these settings."
+        )
+
+
+def _reached_lines(server: Server, reached: Reached) -> list[str]:
+    commit = f"{reached.last_commit:%Y-%m-%d %H:%M:%S.%f} {reached.last_commit:%Z}" if reached.last_commit else ""
+    return facts(
+        [
+            ("reached", f"{reached.lsn}, timeline {reached.timeline}, in {quantities.duration(reached.seconds)}"),
+            ("last commit", commit),
+            ("server", f"{reached.state}, pid {server.pid}" if server.running else reached.state),
+            ("connect", f"psql -h {server.sockets} -p 5432 -U {server.superuser}" if server.running else ""),
+            ("log", printable(str(server.log))),
+        ]
+    )
+
+
+def _document(server: Server, reached: Reached) -> dict[str, Any]:
+    return {
+        **reached.to_json(),
+        "pid": server.pid if server.running else None,
+        "socket_directory": str(server.sockets) if server.running else None,
+        "superuser": server.superuser if server.running else None,
+        "log": str(server.log),
+    }
+
+
+def restore_command(arguments: argparse.Namespace, context: Context) -> str:
+    """What the restored server runs for each WAL file: this program, by absolute paths, with the same settings file."""
+    words = [sys.executable, "-m", "chrono_backups", "--quiet"]
+    file = context.env_file or (".env" if Path(".env").is_file() else None)
+    if file is not None:
+        words += ["--env-file", os.path.abspath(file)]
+    words.append("wal-fetch")
+    if arguments.storage:
+        words += ["--storage", arguments.storage]
+    return f"{shlex.join(words).replace('%', '%%')} %f %p"
+
+
+def _mapping(text: str) -> tuple[str, Path]:
+    old, equals, new = text.partition("=")
+    if not equals or not old or not os.path.isabs(new):
+        raise UsageError(f"{text!r} maps no tablespace", hint="Write --tablespace-map /old/place=/new/place.")
+    return old, Path(new)
+
+
+def _owner(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    user, _, group = text.partition(":")
+    try:
+        known = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+        uid, gid = known.pw_uid, known.pw_gid
+    except KeyError:
+        if not user.isdigit():
+            raise UsageError(f"there is no user {user}", hint="Name a user of this machine, or a number.") from None
+        uid = gid = int(user)
+    if group:
+        try:
+            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        except KeyError:
+            raise UsageError(f"there is no group {group}", hint="Name a group of this machine, or a number.") from None
+    if uid == 0:
+        raise UsageError("a PostgreSQL server never runs as root", hint="Name another user.")
+    if os.geteuid() != 0 and uid != os.geteuid():
+        raise UsageError("only root can give files to other users", hint="Restore as root, or without --owner.")
+    return uid, gid
