@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from chrono_backups.backup.hooks import Hooks
 from chrono_backups.backup.plan import BackupPlan, Outcome, plan_backup
@@ -13,6 +13,7 @@ from chrono_backups.backup.service import abandon, capture, commit
 from chrono_backups.clock import Clock, SystemClock
 from chrono_backups.errors import (
     ChronoBackupsError,
+    Damaged,
     EncryptionMismatch,
     Problem,
     RepositoryMissing,
@@ -20,21 +21,26 @@ from chrono_backups.errors import (
     StorageError,
     StorageUnavailable,
     UsageError,
+    WrongKey,
 )
 from chrono_backups.events import Finding, Listener, silent
 from chrono_backups.identifiers import SOURCES_OF_TYPE, BackupType, SourceName, StorageName
+from chrono_backups.maintenance.identity import may_be_ours
 from chrono_backups.repository.records import Manifest
-from chrono_backups.repository.same import SameRepository
 from chrono_backups.repository.repository import Repository
+from chrono_backups.repository.same import SameRepository
 from chrono_backups.repository.writer import PipelineOptions
 from chrono_backups.settings import Settings
 from chrono_backups.sources.base import AnySource
+from chrono_backups.sources.configuration import ConfigurationSource, Told
 from chrono_backups.sources.files import FilesSource
 from chrono_backups.storage.base import Storage
+from chrono_backups.storage.cached import CachedStorage, default_directory
 from chrono_backups.storage.fallback import FallbackStorage, Place
 from chrono_backups.storage.local import LocalStorage
 from chrono_backups.storage.metered import MeteredStorage
 from chrono_backups.storage.retrying import RetryingStorage
+from chrono_backups.storage.shared_bandwidth import shared_ledger
 from chrono_backups.storage.throttled import Bandwidth, ThrottledStorage
 
 if TYPE_CHECKING:
@@ -46,18 +52,35 @@ _LOCAL_ATTEMPTS = 2
 _REMOTE_ATTEMPTS = 8
 
 
-def _attempts(name: StorageName) -> int:
-    return _LOCAL_ATTEMPTS if name in {"local", "local_mirror"} else _REMOTE_ATTEMPTS
-
-
 class Application:
     """What the command line and Dagster work with. Makes nothing before it is asked for."""
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        attempts: int | None = None,
+        clients: Mapping[StorageName, Callable[[], Any]] | None = None,
+    ) -> None:
+        """``attempts``: how often a storage is asked at most, where the answer is not worth a longer wait.
+
+        ``clients`` give ready clients of storages' SDKs, or None where the driver is to make its own.
+        """
+        self._clients = dict(clients or {})
+        self._most_attempts = attempts
         self.settings = settings
         self.clock = clock or SystemClock()
-        limit = settings.limits.bandwidth_limit_mbps
-        self._bandwidth = Bandwidth(limit, clock=self.clock) if limit else None
+        self._bandwidth = self._shared_bandwidth(settings.limits.bandwidth_limit_mbps)
+
+    def _shared_bandwidth(self, limit: float | None) -> Bandwidth | None:
+        """The limit, for all processes on this machine that work with these storages."""
+        if not limit:
+            return None
+        settings = self.settings
+        sections = (settings.local, settings.aws_s3, settings.gcs, settings.azure_blob, settings.sftp)
+        places = [str(sorted(section.model_dump(mode="json").items())) for section in sections]
+        return Bandwidth(limit, clock=self.clock, ledger=shared_ledger([str(limit), *places], self.clock))
 
     # Storages and repositories.
 
@@ -70,8 +93,18 @@ class Application:
         if name not in self.settings.storages:
             enabled = ", ".join(self.settings.storages) or "none"
             raise UsageError(f"the storage {name} is not enabled", hint=f"Enabled: {enabled}.")
-        storage = self._once(name, create=create)
-        return MeteredStorage(RetryingStorage(storage, attempts=_attempts(name), clock=self.clock), clock=self.clock)
+        storage: Storage = self._once(name, create=create)
+        storage = RetryingStorage(storage, attempts=self._attempts(name), clock=self.clock)
+        return self._cached(name, MeteredStorage(storage, clock=self.clock))
+
+    def _cached(self, name: StorageName, storage: Storage) -> Storage:
+        """The storage with what is kept of it on this machine, unless it is here itself."""
+        directory = self.settings.cache.directory or default_directory()
+        return storage if name in {"local", "local_mirror"} or directory is None else CachedStorage(storage, directory)
+
+    def _attempts(self, name: StorageName) -> int:
+        attempts = _LOCAL_ATTEMPTS if name in {"local", "local_mirror"} else _REMOTE_ATTEMPTS
+        return min(attempts, self._most_attempts or attempts)
 
     def _once(self, name: StorageName, *, create: bool = False) -> Storage:
         """The storage as it answers when it is asked once: throttled, and not retried."""
@@ -80,18 +113,19 @@ class Application:
 
     def _driver(self, name: StorageName, *, create: bool) -> Storage:
         # Each SDK takes long to import, so only that of a storage in use is.
+        client = self._clients[name]() if name in self._clients else None
         if name == "aws_s3":
             from chrono_backups.storage.s3 import S3Storage  # noqa: PLC0415
 
-            return S3Storage.open(self.settings.aws_s3, create=create, clock=self.clock)
+            return S3Storage.open(self.settings.aws_s3, create=create, clock=self.clock, client=client)
         if name == "gcs":
             from chrono_backups.storage.gcs import GcsStorage  # noqa: PLC0415
 
-            return GcsStorage.open(self.settings.gcs, create=create, clock=self.clock)
+            return GcsStorage.open(self.settings.gcs, create=create, clock=self.clock, client=client)
         if name == "azure_blob":
             from chrono_backups.storage.azure import AzureBlobStorage  # noqa: PLC0415
 
-            return AzureBlobStorage.open(self.settings.azure_blob, create=create, clock=self.clock)
+            return AzureBlobStorage.open(self.settings.azure_blob, create=create, clock=self.clock, client=client)
         if name == "sftp":
             from chrono_backups.storage.sftp import SftpStorage  # noqa: PLC0415
 
@@ -121,7 +155,49 @@ class Application:
         if name is not None or len(self.settings.storages) < 2:
             return self.open_repository(name)
         same = SameRepository()
-        return self._opened(FallbackStorage([self._place(one, same) for one in self.settings.storages], listener))
+        places = [self._place(one, same) for one in self.settings.storages]
+        return self._opened(self._cached(self.settings.primary_storage, FallbackStorage(places, listener)))
+
+    @contextmanager
+    def opened_for_repair(
+        self, name: StorageName | None = None, listener: Listener = silent
+    ) -> Iterator[tuple[Repository, list[Repository]]]:
+        """The repository in that storage, and those in the other enabled ones to mend it from, as far as they answer.
+
+        Where header or key slots are lost or damaged, another storage's open it. Raises as ``open_repository``.
+        """
+        name = name or self.settings.primary_storage
+        with ExitStack() as opened:
+            others = []
+            for one in self.settings.storages:
+                if one != name:
+                    try:
+                        others.append(opened.enter_context(self.open_repository(one)))
+                    except ChronoBackupsError as error:
+                        listener(Finding("storage-left-out", "warning", one, error.message, error.hint))
+            try:
+                repository = self.open_repository(name)
+            except (Damaged, RepositoryMissing, WrongKey):
+                found = self._by_the_keys_of(others, name)
+                if found is None:
+                    raise
+                repository = found
+            opened.enter_context(repository)
+            for other in [other for other in others if other.id != repository.id]:
+                others.remove(other)
+                message = f"it holds another repository: {other.id}, not {repository.id}"
+                listener(Finding("storage-left-out", "warning", other.storage.name, message))
+            yield repository, others
+
+    def _by_the_keys_of(self, others: Sequence[Repository], name: StorageName) -> Repository | None:
+        """The repository in that storage, opened by another one's keys; None where there is nothing of it."""
+        storage = self.storage(name)
+        for other in others:
+            found = Repository(storage, other.keyring, self.clock)
+            if next(storage.list(), None) is not None and may_be_ours(found):
+                return found
+        storage.close()
+        return None
 
     def _place(self, name: StorageName, same: SameRepository) -> Place:
         def open_storage() -> Storage:
@@ -133,7 +209,7 @@ class Application:
                 raise
             return storage
 
-        return Place(name, open_storage, attempts=_attempts(name), clock=self.clock)
+        return Place(name, open_storage, attempts=self._attempts(name), clock=self.clock)
 
     def _opened(self, storage: Storage) -> Repository:
         """The repository in ``storage``, which is closed where it can't be opened."""
@@ -206,12 +282,24 @@ class Application:
             )
         if name == "configuration":
             paths = self.settings.configuration.paths
-            return FilesSource("configuration", paths, never=self._own_places(), single_files=True)
+            return ConfigurationSource(paths, self._servers(), clock=self.clock, never=self._own_places())
         if name == "postgres":
             from chrono_backups.sources.postgres.source import PostgresSource  # noqa: PLC0415 - its driver is large
 
             return PostgresSource(self.settings.postgres, clock=self.clock)
         raise UsageError(f"the source {name} is not built yet")
+
+    def _servers(self) -> dict[str, Told]:
+        """Those that are asked for their own configuration."""
+        if "postgres" not in self.settings.sources:
+            return {}
+
+        def postgres(listener: Listener) -> Mapping[str, bytes]:
+            from chrono_backups.sources.postgres.configuration import server_settings  # noqa: PLC0415 - as above
+
+            return server_settings(self.settings.postgres, listener)
+
+        return {"postgres": postgres}
 
     def _own_places(self) -> list[Path]:
         local = self.settings.local
@@ -272,13 +360,15 @@ class Application:
         found = list(self.settings.findings())
         for name in self.settings.sources:
             found += self._source(name, (), ()).probe()
+        same = SameRepository()
         for storage in self.settings.storages:
-            found += self._probe_storage(storage)
+            found += self._probe_storage(storage, same)
         return found
 
-    def _probe_storage(self, name: StorageName) -> list[Finding]:
+    def _probe_storage(self, name: StorageName, same: SameRepository) -> list[Finding]:
         try:
             with self.open_repository(name) as repository:
+                same.check(repository.storage)
                 usage = repository.storage.usage()
                 message = f"holds {len(repository.names('manifest'))} backups in {usage.used} bytes"
                 return [Finding("storage-ready", "info", name, message)]

@@ -35,11 +35,12 @@ from chrono_backups.sources.settings import (
 from chrono_backups.storage.settings import (
     AwsS3Settings,
     AzureBlobSettings,
+    CacheSettings,
     GcsSettings,
     LocalSettings,
     SftpSettings,
 )
-from chrono_backups.variables import Section, Variable, Words, read_env_file, variable, variables
+from chrono_backups.variables import AbsolutePath, Section, Variable, Words, read_env_file, variable, variables
 
 Texts = Mapping[str, str]
 Trigger = Callable[[Texts], str | None]
@@ -80,21 +81,11 @@ _TURN_OFF = "unset or false"
 _UNSET = "unset"
 
 NOT_BUILT_YET: tuple[tuple[str, Trigger, str], ...] = (
-    ("the source postgres", _source("postgres", "BACKUP_POSTGRES_HOST", "BACKUP_POSTGRES_SERVER", "POSTGRES_SERVER"),
-     _LEAVE_OUT),
     ("the source redis", _source("redis", "BACKUP_REDIS_HOST", "REDIS_HOST"), _LEAVE_OUT),
     ("the source meilisearch", _source("meilisearch", "BACKUP_MEILISEARCH_HOST", "MEILISEARCH_HOST"), _LEAVE_OUT),
-    ("the WAL receiver", _given("BACKUP_WAL_MAX_LAG_SECONDS"), _UNSET),
     ("reading Meilisearch's dumps", _given("BACKUP_MEILISEARCH_DUMP_DIR"), _UNSET),
     ("a limit of the skew between sources", _given("BACKUP_MAX_SKEW_SECONDS"), _UNSET),
-    ("restore drills", _given("BACKUP_DRILL_CHECKS"), _UNSET),
-    ("the storage aws_s3", _switched_on("BACKUP_AWS_ENABLED"), _TURN_OFF),
-    ("the storage gcs", _switched_on("BACKUP_GCS_ENABLED"), _TURN_OFF),
-    ("the storage azure_blob", _switched_on("BACKUP_AZURE_ENABLED"), _TURN_OFF),
-    ("the storage sftp", _switched_on("BACKUP_SFTP_ENABLED"), _TURN_OFF),
-    ("locking objects of aws_s3", _given("BACKUP_AWS_LOCK_DAYS"), _UNSET),
-    ("locking objects of gcs", _given("BACKUP_GCS_LOCK_DAYS"), _UNSET),
-    ("locking objects of azure_blob", _given("BACKUP_AZURE_LOCK_DAYS"), _UNSET),
+    ("a drill's own queries", _given("BACKUP_DRILL_CHECKS"), _UNSET),
     ("notification by email", _switched_on("BACKUP_EMAIL_ENABLED"), _TURN_OFF),
     ("notification by Slack", _switched_on("BACKUP_SLACK_ENABLED"), _TURN_OFF),
     ("notification by Discord", _switched_on("BACKUP_DISCORD_ENABLED"), _TURN_OFF),
@@ -190,6 +181,7 @@ class Settings(Section):
     gcs: GcsSettings = Field(default_factory=GcsSettings)
     azure_blob: AzureBlobSettings = Field(default_factory=AzureBlobSettings)
     sftp: SftpSettings = Field(default_factory=SftpSettings)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
     requested_primary: StorageName | None = variable(
         "BACKUP_PRIMARY_STORAGE",
         default_note=f"the first enabled of {', '.join(STORAGE_NAMES)}",
@@ -201,6 +193,12 @@ class Settings(Section):
     schedules: SchedulesSettings = Field(default_factory=SchedulesSettings)
     retention: RetentionPolicy = Field(default_factory=RetentionPolicy)
     hooks: HooksSettings = Field(default_factory=HooksSettings)
+    drill_dir: AbsolutePath | None = variable(
+        "BACKUP_DRILL_DIR",
+        default_note="the system's temporary folder",
+        example="/var/lib/chrono/drills",
+        about="Where drills restore to, each into a directory that is removed again.",
+    )
     drill_checks: str | None = variable(
         "BACKUP_DRILL_CHECKS", hidden=True, accepted="checks", about="Cross-store queries that a drill must find true."
     )
@@ -231,9 +229,15 @@ class Settings(Section):
 
     @property
     def sources(self) -> tuple[SourceName, ...]:
-        """What backups protect: all that is configured, narrowed by ``BACKUP_SOURCES``."""
-        configured = (name for name in SOURCE_NAMES if _is_configured(getattr(self, name)))
-        return tuple(name for name in configured if self.requested_sources is None or name in self.requested_sources)
+        """What backups protect: all that is configured, narrowed by ``BACKUP_SOURCES``.
+
+        A server that is among them tells its configuration to the source of that name, which needs no paths then.
+        """
+        asked = [name for name in SOURCE_NAMES if self.requested_sources is None or name in self.requested_sources]
+        found = [name for name in asked if _is_configured(getattr(self, name))]
+        if "configuration" in asked and "configuration" not in found and "postgres" in found:
+            found.append("configuration")
+        return tuple(found)
 
     @property
     def storages(self) -> tuple[StorageName, ...]:

@@ -44,6 +44,12 @@ class VerificationLaunch(dg.Config):
         default="full",
         description="`full` reads, decrypts and compares every byte; `quick` proves the structure alone.",
     )
+    repair: bool = Field(
+        default=False, description="Put back what is damaged or missing from another enabled storage that has it whole."
+    )
+    storage: StorageChoice = Field(
+        default="primary", description="The enabled storage to prove, and to repair. `primary` is where backups go."
+    )
 
 
 class RetentionLaunch(dg.Config):

@@ -5,13 +5,16 @@ also written as an evaluation of the checks of the backups' own assets.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from datetime import date
 from typing import Any
 
 import dagster as dg
 
 from chrono_backups.clock import SystemClock
+from chrono_backups.events import Finding
 from chrono_backups.identifiers import BACKUP_TYPES, BackupType
+from chrono_backups.maintenance.heal import heal
 from chrono_backups.maintenance.verify import VerifyReport, verify
 from chrono_backups.orchestration.checks import verified_in_words
 from chrono_backups.orchestration.days import Held, backup_days, backups_of, checked_day
@@ -20,7 +23,7 @@ from chrono_backups.orchestration.launch import VerificationLaunch
 from chrono_backups.orchestration.metadata import Metadata, findings_table, in_words, plain_metadata, table
 from chrono_backups.orchestration.names import BYTES_CHECK, STRUCTURE_CHECK, VERIFICATION, backup_asset_key
 from chrono_backups.orchestration.progress import RunLog
-from chrono_backups.orchestration.resources import BackupsResource
+from chrono_backups.orchestration.resources import BackupsResource, storage_name
 from chrono_backups.orchestration.runs import POOL, apply_limits
 from chrono_backups.repository.repository import Repository
 from chrono_backups.settings import Settings
@@ -39,19 +42,32 @@ def build_verification(settings: Settings) -> dg.AssetsDefinition:
     def verification(
         context: dg.AssetExecutionContext, config: VerificationLaunch, backups: BackupsResource
     ) -> Iterator[Any]:
-        """The day's backups, read back from the primary storage and found to be what was written."""
+        """The day's backups, read back from a storage and found to be what was written."""
         with explained(context):
             loaded = backups.load()
             apply_limits(context, loaded)
             day = checked_day(context.partition_key, loaded, SystemClock().now())
-            with backups.opened() as (_, repository):
+            repaired: list[Finding] = []
+            with ExitStack() as opened:
+                others: list[Repository] = []
+                if config.repair:
+                    pair = backups.application().opened_for_repair(storage_name(config.storage), RunLog(context.log))
+                    repository, others = opened.enter_context(pair)
+                else:
+                    _, repository = opened.enter_context(backups.opened(config.storage))
                 held = backups_of(repository, day, loaded.timezone)
                 if not held:
                     yield dg.MaterializeResult(metadata=_nothing_to_prove(day))
                     return
                 newest = {one.type: one.backup_id for one in reversed(repository.readable_backups()[0])}
+                if config.repair:
+                    repaired = _repair(context, repository, others, held, config.depth)
                 reports = [(one, _prove(context, repository, one, config.depth, newest)) for one in held]
         metadata = _proof_metadata(reports, config.depth)
+        if config.repair:
+            metadata["repaired"] = dg.MetadataValue.int(len(repaired))
+        if repaired:
+            metadata["what_was_repaired"] = dg.MetadataValue.md(findings_table(repaired))
         damaged = [one.backup_id for one, report in reports if not report.ok]
         if damaged:
             # Yielded, not logged: with it the evaluations are stored, which a failing step would throw away.
@@ -67,6 +83,20 @@ def _nothing_to_prove(day: date) -> Metadata:
         "backups": dg.MetadataValue.int(0),
         "note": dg.MetadataValue.text(f"{day} has no backups: nothing to prove"),
     }
+
+
+def _repair(
+    context: dg.AssetExecutionContext, repository: Repository, others: list[Repository], held: list[Held], depth: str
+) -> list[Finding]:
+    """What was put back for the day's backups. What could not be is for the proof to find."""
+    repaired: dict[str, Finding] = {}
+    for one in held:
+        listener = RunLog(context.log)
+        report = heal(repository, others, backup_id=one.backup_id, full=depth == "full", listener=listener)
+        repaired.update((finding.subject, finding) for finding in report.repaired)
+        for finding in report.unrepaired:
+            context.log.error(str(finding))
+    return list(repaired.values())
 
 
 def _prove(

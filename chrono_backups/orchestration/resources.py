@@ -6,9 +6,11 @@ loaded, in the run. A secret is never a value here, only the name of the variabl
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Optional
+from functools import partial
+from importlib import import_module
+from typing import Any
 
 import dagster as dg
 from pydantic import PrivateAttr
@@ -18,7 +20,8 @@ from chrono_backups.assembly import Application
 from chrono_backups.backup.service import BackupPlan
 from chrono_backups.errors import ChronoBackupsError
 from chrono_backups.events import Listener, silent
-from chrono_backups.identifiers import StorageName
+from chrono_backups.identifiers import STORAGE_NAMES, StorageName
+from chrono_backups.orchestration.storage_resources.base import StorageResource
 from chrono_backups.orchestration.unfinished import give_up
 from chrono_backups.repository.repository import Repository
 from chrono_backups.settings import Settings
@@ -38,6 +41,10 @@ class LocalStorageResource(dg.ConfigurableResource[None]):
         limit = {} if self.max_size_gb is None else {"BACKUP_LOCAL_MAX_SIZE_GB": str(self.max_size_gb)}
         return {"BACKUP_LOCAL_PATH": self.path, "BACKUP_LOCAL_PERMISSIONS": self.permissions, **limit}
 
+    def client(self, settings: Settings) -> None:
+        """A directory has none."""
+        del settings
+
 
 class LocalMirrorResource(dg.ConfigurableResource[None]):
     """A second directory, such as a mounted NAS, that keeps a whole replica (storage `local_mirror`)."""
@@ -48,33 +55,48 @@ class LocalMirrorResource(dg.ConfigurableResource[None]):
         """The variables that say the same."""
         return {"BACKUP_LOCAL_MIRROR_PATH": self.path}
 
+    def client(self, settings: Settings) -> None:
+        """A directory has none."""
+        del settings
 
-StorageResource = LocalStorageResource | LocalMirrorResource
 
-
-def _local(settings: Settings) -> LocalStorageResource:
+def _local(settings: Settings) -> Any:
     local = settings.local
-    return LocalStorageResource(
+    return LocalStorageResource.configure_at_launch(
         path=str(local.path), permissions=f"{local.permissions:04o}", max_size_gb=local.max_size_gb
     )
 
 
-def _local_mirror(settings: Settings) -> LocalMirrorResource:
-    return LocalMirrorResource(path=str(settings.local.mirror_path))
+def _local_mirror(settings: Settings) -> Any:
+    return LocalMirrorResource.configure_at_launch(path=str(settings.local.mirror_path))
 
 
-STORAGE_RESOURCES: dict[StorageName, Callable[[Settings], StorageResource]] = {
+def _of_its_own_file(name: StorageName) -> Callable[[Settings], Any]:
+    def build(settings: Settings) -> Any:
+        return import_module(f"chrono_backups.orchestration.storage_resources.{name}").resource(settings)
+
+    return build
+
+
+# Configured at launch, so that what the launchpad says reaches ``backups`` too: of a resource that is made whole here
+# Dagster gives it the values of here, whatever the launchpad says.
+STORAGE_RESOURCES: dict[StorageName, Callable[[Settings], Any]] = {
     "local": _local,
     "local_mirror": _local_mirror,
+    "aws_s3": _of_its_own_file("aws_s3"),
+    "gcs": _of_its_own_file("gcs"),
+    "azure_blob": _of_its_own_file("azure_blob"),
+    "sftp": _of_its_own_file("sftp"),
 }
-"""How each storage is shown; a new storage joins with a line here and a field of ``BackupsResource``."""
+"""How each storage is shown; a new storage joins with a line here."""
 
 
 class BackupsResource(dg.ConfigurableResource[None]):
-    """The backup application: settings, sources and the repository, made live inside a run."""
+    """The backup application: settings, sources and the repository, made live inside a run.
 
-    local: Optional[LocalStorageResource] = None  # noqa: UP045 (Dagster finds nested resources in this form only)
-    local_mirror: Optional[LocalMirrorResource] = None  # noqa: UP045
+    It has a field more for each enabled storage, see ``_with_storages``.
+    """
+
     encryption_key: str | None = None
 
     _begun: dict[str, tuple[BackupPlan, str]] = PrivateAttr(default_factory=dict)
@@ -82,17 +104,26 @@ class BackupsResource(dg.ConfigurableResource[None]):
     def load(self) -> Settings:
         """The settings of this run: environment and ``.env``, and over them what the resources say."""
         environment = dict(os.environ)
-        for storage in (self.local, self.local_mirror):
-            if storage is not None:
-                environment |= storage.environment()
+        for storage in self._storages().values():
+            environment |= storage.environment()
         if self.encryption_key is not None:
             environment["BACKUP_ENCRYPTION_KEY"] = self.encryption_key
         return settings_module.load(environment)
 
+    def _storages(self) -> dict[StorageName, StorageResource]:
+        found = {name: getattr(self, name, None) for name in STORAGE_NAMES}
+        return {name: storage for name, storage in found.items() if storage is not None}
+
+    def application(self) -> Application:
+        """The application of this run."""
+        settings = self.load()
+        clients = {name: partial(storage.client, settings) for name, storage in self._storages().items()}
+        return Application(settings, clients=clients)
+
     @contextmanager
     def opened(self, storage: str = PRIMARY) -> Iterator[tuple[Application, Repository]]:
         """The application and the repository in that storage."""
-        application = Application(self.load())
+        application = self.application()
         with application.open_repository(storage_name(storage)) as repository:
             yield application, repository
 
@@ -134,4 +165,17 @@ def build_resources(settings: Settings) -> dict[str, dg.ConfigurableResource[Non
         name: build(settings) for name, build in STORAGE_RESOURCES.items() if name in settings.storages
     }
     key = dg.EnvVar("BACKUP_ENCRYPTION_KEY") if os.environ.get("BACKUP_ENCRYPTION_KEY") else None
-    return {**storages, "backups": BackupsResource(**storages, encryption_key=key)}
+    return {**storages, "backups": _with_storages(storages)(**storages, encryption_key=key)}
+
+
+def _with_storages(storages: Mapping[str, Any]) -> type[BackupsResource]:
+    """``BackupsResource`` with a field for each of these: Dagster finds nested resources by the fields' types.
+
+    Of a storage that is not enabled nothing is imported, so its type can't stand in the class itself.
+    """
+    types: dict[str, Any] = {
+        name: dg.ResourceDependency[storage.resource_cls]  # type: ignore[name-defined] # known when it runs
+        for name, storage in storages.items()
+    }
+    fields = {"__annotations__": types, "__module__": __name__, "__doc__": BackupsResource.__doc__}
+    return type(BackupsResource.__name__, (BackupsResource,), fields)

@@ -7,15 +7,17 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from chrono_backups.clock import from_text, to_text
+from chrono_backups.errors import RepositoryMissing, StorageDenied, StorageUnavailable
 from chrono_backups.identifiers import parse_backup_id
 from chrono_backups.maintenance import forget as forgetting
+from chrono_backups.maintenance import locks as locking
 from chrono_backups.maintenance import prune as pruning
 from chrono_backups.maintenance.forget import ForgetPlan
 from chrono_backups.maintenance.retention import Verdict
 from chrono_backups.orchestration.days import day_of
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.launch import RetentionLaunch
-from chrono_backups.orchestration.metadata import findings_table, plain_metadata, table
+from chrono_backups.orchestration.metadata import ROWS_SHOWN, findings_table, in_words, plain_metadata, table
 from chrono_backups.orchestration.names import KIND_TAG, backup_asset_key
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
@@ -94,11 +96,11 @@ def plan_prune(context: dg.OpExecutionContext, planned: Json, backups: BackupsRe
 
 
 @dg.op(pool=POOL)
-def prune(context: dg.OpExecutionContext, planned: Json, backups: BackupsResource) -> None:
+def prune(context: dg.OpExecutionContext, planned: Json, backups: BackupsResource) -> Json:
     """Free the space of what nothing refers to, as of the moment of the plan; nothing in a dry run."""
     if planned["dry_run"]:
         context.log.info("Dry run: nothing is freed.")
-        return
+        return planned
     with explained(context), backups.opened() as (application, repository):
         listener = RunLog(context.log)
         grace, moment = _grace(application.settings), from_text(planned["planned_at"])
@@ -107,7 +109,33 @@ def prune(context: dg.OpExecutionContext, planned: Json, backups: BackupsResourc
     metadata = plain_metadata(report.to_json())
     if report.findings:
         metadata["findings"] = dg.MetadataValue.md(findings_table(report.findings))
+    if report.still_locked:
+        rows = [(one.key, in_words(one.size), f"{one.until:%Y-%m-%d %H:%M} UTC") for one in report.still_locked]
+        metadata["still_locked"] = dg.MetadataValue.md(table(("locked", "size#", "until"), rows[:ROWS_SHOWN]))
     context.add_output_metadata(metadata)
+    return planned
+
+
+@dg.op(pool=POOL)
+def extend_locks(context: dg.OpExecutionContext, planned: Json, backups: BackupsResource) -> None:
+    """Extend the locks of what backups rely on, in every enabled storage that locks objects; nothing in a dry run."""
+    if planned["dry_run"]:
+        return
+    rows, failed = [], []
+    application = backups.application()
+    for name in application.settings.storages:
+        try:
+            with application.open_repository(name) as repository:
+                report = locking.extend_locks(repository, RunLog(context.log))
+        except (RepositoryMissing, StorageUnavailable, StorageDenied) as error:
+            context.log.warning(f"{name}: {error}")
+            failed.append(name)
+            continue
+        if report.lock_days:
+            until = f"{report.until:%Y-%m-%d %H:%M} UTC" if report.until else ""
+            rows.append((name, report.lock_days, report.extended, until))
+    locks = table(("storage", "lock days#", "extended#", "locked until"), rows)
+    context.add_output_metadata({"locks": dg.MetadataValue.md(locks), "failed": ", ".join(failed)})
 
 
 @dg.config_mapping
@@ -118,4 +146,4 @@ def _launch(config: RetentionLaunch) -> Json:
 @dg.job(name="retention", config=_launch, tags={KIND_TAG: "retention"})
 def retention_job() -> None:
     """Forget what no retention rule keeps, then free its space. `dry_run` shows both plans and changes nothing."""
-    prune(plan_prune(forget(plan_forget())))
+    extend_locks(prune(plan_prune(forget(plan_forget()))))
