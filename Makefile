@@ -15,7 +15,7 @@ PORT ?= 3000
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers test lint format demo ui bench screenshots pins clean
+.PHONY: help setup servers test soak lint format demo ui bench screenshots pins clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -34,7 +34,10 @@ servers: $(READY)  ## Install the servers that the tests start (as root; else it
 	@scripts/test_servers.sh
 
 test: lint servers  ## Lint, then every test (ARGS="-k name -x" goes to pytest)
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak" $(ARGS)
+
+soak: $(READY) servers  ## The tests that take minutes: crash loops, random moments, storages that fail under load
+	$(BIN)/python -m pytest -m soak $(ARGS)
 
 lint: $(READY)  ## Style, types and the import rules
 	$(BIN)/ruff check .
