@@ -10,7 +10,7 @@ from chrono_backups.cli.exit_codes import DONE
 from chrono_backups.cli.terminal import quantities
 from chrono_backups.cli.terminal.tables import facts
 from chrono_backups.identifiers import lsn_text
-from chrono_backups.recovery.recovery_points import RecoverableRange, recovery_points
+from chrono_backups.repository.recovery_points import RecoverableRange, recovery_points
 
 DESCRIPTION = """\
 List what a PostgreSQL cluster can be restored to: from the end of a base backup on, as far as the archive holds the

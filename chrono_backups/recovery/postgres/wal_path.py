@@ -1,6 +1,7 @@
 """Which archived WAL a recovery needs on its way to a target, and whether it is all there.
 
-A base backup holds the WAL up to its own end; from there on the archive's is needed (``recovery/recovery_points.py``).
+A base backup holds the WAL up to its own end; from there on the archive's is needed
+(``repository/recovery_points.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from chrono_backups.errors import RestoreError
 from chrono_backups.events import Listener, silent
 from chrono_backups.identifiers import lsn_number, lsn_text
 from chrono_backups.recovery.postgres.target import Target
-from chrono_backups.recovery.recovery_points import Archived, Base, Way
+from chrono_backups.repository.recovery_points import Archived, Base, Way
 from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.wal_archive import WalArchive
 
