@@ -268,7 +268,7 @@ def test_the_applications_own_names_are_taken_and_overridden(monkeypatch: pytest
     }
     monkeypatch.setattr("chrono_backups.settings.NOT_BUILT_YET", ())
     settings = load(application)
-    assert settings.sources == ("postgres", "redis", "meilisearch")
+    assert settings.sources == ("postgres", "redis", "meilisearch", "configuration")
     assert settings.postgres.model_dump(include={"host", "port", "user", "db"}) == {
         "host": "db", "port": 5433, "user": "app", "db": "chrono",
     }  # fmt: skip

@@ -32,18 +32,8 @@ from chrono_backups.errors import (
 )
 from chrono_backups.storage.base import ObjectInfo, Storage
 from chrono_backups.storage.retrying import RetryingStorage
-from chrono_backups_tests.servers.fault_proxy import (
-    Answer,
-    Corrupt,
-    Fault,
-    FaultProxy,
-    LoseAnswer,
-    Refuse,
-    Reset,
-    Slow,
-    Stall,
-    Truncate,
-)
+from chrono_backups_tests.servers.fault_proxy import FaultProxy
+from chrono_backups_tests.servers.faults import Answer, Corrupt, Fault, LoseAnswer, Refuse, Reset, Slow, Stall, Truncate
 
 OpenAt = Callable[[int, tuple[float, float]], Storage]
 

@@ -16,7 +16,8 @@ from chrono_backups.assembly import Application
 from chrono_backups.errors import StorageUnavailable
 from chrono_backups.settings import load
 from chrono_backups_tests.cli.conftest import KEY, Site, same_tree, write_tree
-from chrono_backups_tests.servers.fault_proxy import Answer, Corrupt, FaultProxy, LoseAnswer, Reset, Truncate
+from chrono_backups_tests.servers.fault_proxy import FaultProxy
+from chrono_backups_tests.servers.faults import Answer, Corrupt, LoseAnswer, Reset, Truncate
 
 Variables = Callable[[int], dict[str, str]]
 

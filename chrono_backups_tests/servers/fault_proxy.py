@@ -26,103 +26,28 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-Direction = Literal["up", "down"]
-"""``up`` is towards the server."""
+from chrono_backups_tests.servers.faults import (
+    Answer,
+    Corrupt,
+    Direction,
+    Fault,
+    LoseAnswer,
+    Refuse,
+    Request,
+    Reset,
+    Slow,
+    Stall,
+    Truncate,
+)
+from chrono_backups_tests.servers.http_messages import Head, read_body, until_end
 
 _HOST = "127.0.0.1"
-_PIECE = 2**16
 _SLOW_PIECE = 2**12
 _WAITING_MOST = 1024
 """Pieces on their way in one direction of a connection: enough for 1 GB/s with 50 ms."""
 _PATIENCE = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """What strikes which requests."""
-
-    method: str = ""
-    path: str = ""
-    skip: int = 0
-    times: int = 1
-
-
-@dataclass(frozen=True)
-class Answer(Fault):
-    """The proxy answers in the server's place, which hears nothing of it."""
-
-    status: int = 503
-    body: bytes = b""
-    retry_after: float | str | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Refuse(Fault):
-    """Every connection is reset, and none can be made for so many seconds: "connection refused"."""
-
-    seconds: float = 0.2
-
-
-@dataclass(frozen=True)
-class Reset(Fault):
-    """The connection is reset after so many bytes of the body in that direction (or at its end)."""
-
-    direction: Direction = "up"
-    after: int = 0
-
-
-@dataclass(frozen=True)
-class LoseAnswer(Fault):
-    """The server does what it was asked; the connection is reset instead of its answer."""
-
-
-@dataclass(frozen=True)
-class Stall(Fault):
-    """Nothing moves for so many seconds after so many bytes of the body; down and 0: no answer begins."""
-
-    seconds: float = 60.0
-    direction: Direction = "down"
-    after: int = 0
-
-
-@dataclass(frozen=True)
-class Slow(Fault):
-    """The body comes no faster than that."""
-
-    bytes_per_second: float = 10_000
-    direction: Direction = "down"
-
-
-@dataclass(frozen=True)
-class Corrupt(Fault):
-    """The body's byte at that position is another one."""
-
-    direction: Direction = "down"
-    position: int = 0
-    mask: int = 0x01
-
-
-@dataclass(frozen=True)
-class Truncate(Fault):
-    """The answer's connection ends, as if all were well, after so many bytes of the body.
-
-    ``lying``: the answer's ``Content-Length`` says so as well.
-    """
-
-    keep: int = 0
-    lying: bool = False
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request that came to the proxy, struck or not."""
-
-    method: str
-    target: str
 
 
 class FaultProxy:
@@ -350,8 +275,8 @@ class _Connection:
         fault = self._proxy.due(Request("", ""))
         if isinstance(fault, Refuse | LoseAnswer):
             self._refuse(fault)
-        up = self._carry(_until_end(self._from_client), self._to_server, fault, "up")
-        down = self._carry(_until_end(self._from_server), self._to_client, fault, "down")
+        up = self._carry(until_end(self._from_client), self._to_server, fault, "up")
+        down = self._carry(until_end(self._from_server), self._to_client, fault, "down")
         await _both(self._to_the_end(up, self._to_server), self._to_the_end(down, self._to_client))
 
     @staticmethod
@@ -362,7 +287,7 @@ class _Connection:
     async def serve_http(self) -> None:
         while True:
             try:
-                head = _Head(await self._from_client.readuntil(b"\r\n\r\n"))
+                head = Head(await self._from_client.readuntil(b"\r\n\r\n"))
             except asyncio.IncompleteReadError:
                 return  # the client is done
             method, target, _ = head.first.split(" ", 2)
@@ -375,7 +300,7 @@ class _Connection:
             self._continued = False
             await self._to_server.send(head.raw)
             sent = self._proxy.spawn(
-                self._carry(_body(self._from_client, head, request=True), self._to_server, fault, "up")
+                self._carry(read_body(self._from_client, head, request=True), self._to_server, fault, "up")
             )
             answered = self._proxy.spawn(self._bring_answer(method, fault))
             try:
@@ -395,9 +320,9 @@ class _Connection:
             self._proxy.refuse_for(fault.seconds)
         raise _Struck
 
-    async def _answer(self, fault: Answer, head: _Head) -> None:
+    async def _answer(self, fault: Answer, head: Head) -> None:
         if not head.expects:
-            async for _ in _body(self._from_client, head, request=True):
+            async for _ in read_body(self._from_client, head, request=True):
                 pass
         lines = [f"HTTP/1.1 {fault.status} Scripted", f"Content-Length: {len(fault.body)}"]
         lines += [f"{name}: {value}" for name, value in fault.headers]
@@ -408,7 +333,7 @@ class _Connection:
 
     async def _bring_answer(self, method: str, fault: Fault | None) -> None:
         while True:
-            head = _Head(await self._from_server.readuntil(b"\r\n\r\n"))
+            head = Head(await self._from_server.readuntil(b"\r\n\r\n"))
             status = int(head.first.split()[1])
             if status >= 200:
                 break
@@ -422,7 +347,7 @@ class _Connection:
         lying = isinstance(fault, Truncate) and fault.lying and not bodiless
         await self._to_client.send(head.with_length(fault.keep) if lying else head.raw)  # type: ignore[union-attr]
         if not bodiless:
-            await self._carry(_body(self._from_server, head, request=False), self._to_client, fault, "down")
+            await self._carry(read_body(self._from_server, head, request=False), self._to_client, fault, "down")
 
     async def _carry(self, pieces: AsyncIterator[bytes], wire: _Wire, fault: Fault | None, way: Direction) -> None:
         """Move a body, as the fault has it."""
@@ -483,68 +408,6 @@ async def _both(*works: Coroutine[Any, Any, None]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-
-
-class _Head:
-    """The first line and the headers of a request or an answer."""
-
-    def __init__(self, raw: bytes) -> None:
-        self.raw = raw
-        self.first, *lines = raw.decode("latin-1").split("\r\n")
-        self.headers = {
-            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
-        }
-
-    @property
-    def expects(self) -> bool:
-        return self.headers.get("expect", "").lower() == "100-continue"
-
-    def with_length(self, length: int) -> bytes:
-        return re.sub(rb"(?i)\r\nContent-Length: *\d+", b"\r\nContent-Length: %d" % length, self.raw)
-
-
-async def _body(reader: asyncio.StreamReader, head: _Head, *, request: bool) -> AsyncIterator[bytes]:
-    """A body as it is on the wire, piece by piece."""
-    if head.headers.get("transfer-encoding", "").lower() == "chunked":
-        size = -1
-        while size:
-            line = await reader.readuntil(b"\r\n")
-            size = int(line.split(b";")[0], 16)
-            yield line
-            if size:
-                yield await reader.readexactly(size + 2)
-        while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
-            yield line
-        yield line
-    elif "content-length" in head.headers:
-        left = int(head.headers["content-length"])
-        while left:
-            piece = await reader.read(min(_PIECE, left))
-            if not piece:
-                raise asyncio.IncompleteReadError(b"", left)
-            left -= len(piece)
-            yield piece
-    elif not request:
-        async for piece in _until_end(reader):
-            yield piece
-        raise asyncio.IncompleteReadError(b"", None)
-
-
-async def _until_end(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    while piece := await reader.read(_PIECE):
-        yield piece
-
-
-def busy(status: int = 503, *, retry_after: float | str | None = None, **matching: Any) -> Answer:
-    """An overloaded S3 server's answer."""
-    return s3_error("SlowDown", status, retry_after=retry_after, **matching)
-
-
-def s3_error(code: str, status: int = 403, message: str = "scripted", **more: Any) -> Answer:
-    """An error as S3 words it: ``ExpiredToken`` (400), ``RequestTimeTooSkewed`` (403), …"""
-    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
-    headers = (("Content-Type", "application/xml"),)
-    return Answer(status=status, body=body, headers=headers, **more)
 
 
 def main(arguments: list[str], ready: Callable[[int], None]) -> None:

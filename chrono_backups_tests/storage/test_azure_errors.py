@@ -21,7 +21,8 @@ from chrono_backups.errors import (
 )
 from chrono_backups.storage.azure import AzureBlobStorage
 from chrono_backups_tests.servers.azurite import ACCOUNT, Azurite
-from chrono_backups_tests.servers.fault_proxy import Answer, FaultProxy
+from chrono_backups_tests.servers.fault_proxy import FaultProxy
+from chrono_backups_tests.servers.faults import Answer
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from chrono_backups.errors import (
     StorageUnavailable,
 )
 from chrono_backups.storage.gcs import GcsStorage
-from chrono_backups_tests.servers.fault_proxy import Answer, FaultProxy
+from chrono_backups_tests.servers.fault_proxy import FaultProxy
+from chrono_backups_tests.servers.faults import Answer
 from chrono_backups_tests.servers.gcs_server import ApiError, GcsServer, StoredObject
 from chrono_backups_tests.storage.test_gcs import settings
 

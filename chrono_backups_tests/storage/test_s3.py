@@ -15,7 +15,8 @@ from chrono_backups.errors import ObjectLocked, ObjectMissing, StorageDenied, St
 from chrono_backups.storage.base import ObjectInfo
 from chrono_backups.storage.s3 import S3Storage
 from chrono_backups.storage.settings import AwsS3Settings
-from chrono_backups_tests.servers.fault_proxy import FaultProxy, s3_error
+from chrono_backups_tests.servers.fault_proxy import FaultProxy
+from chrono_backups_tests.servers.faults import s3_error
 from chrono_backups_tests.servers.moto_server import SECRET_KEY, MotoServer, s3_settings
 from chrono_backups_tests.storage.s3_buckets import bucket_name, prefix_name
 

@@ -23,11 +23,11 @@ from chrono_backups.settings import load
 from chrono_backups.storage.base import Storage
 from chrono_backups.storage.s3 import S3Storage
 from chrono_backups_tests.backup.taking import noise, total, write_all
-from chrono_backups_tests.servers.fault_proxy import (
+from chrono_backups_tests.servers.fault_proxy import FaultProxy
+from chrono_backups_tests.servers.faults import (
     Answer,
     Corrupt,
     Fault,
-    FaultProxy,
     LoseAnswer,
     Refuse,
     Reset,

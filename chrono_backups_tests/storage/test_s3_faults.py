@@ -20,11 +20,11 @@ from chrono_backups.errors import (
 )
 from chrono_backups.storage.retrying import RetryingStorage
 from chrono_backups.storage.s3 import S3Storage
-from chrono_backups_tests.servers.fault_proxy import (
+from chrono_backups_tests.servers.fault_proxy import FaultProxy
+from chrono_backups_tests.servers.faults import (
     Answer,
     Corrupt,
     Fault,
-    FaultProxy,
     LoseAnswer,
     Refuse,
     Reset,

@@ -13,7 +13,8 @@ from chrono_backups.assembly import Application
 from chrono_backups.errors import StorageUnavailable
 from chrono_backups.settings import load
 from chrono_backups_tests.cli.conftest import KEY, Site, same_tree, write_tree
-from chrono_backups_tests.servers.fault_proxy import FaultProxy, Reset
+from chrono_backups_tests.servers.fault_proxy import FaultProxy
+from chrono_backups_tests.servers.faults import Reset
 from chrono_backups_tests.servers.sftp_by_paramiko import PASSWORD, password_server
 from chrono_backups_tests.servers.sshd import SshServer, ssh_server, sshd_program
 

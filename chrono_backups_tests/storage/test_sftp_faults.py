@@ -23,7 +23,8 @@ from chrono_backups.storage.sftp import SftpStorage
 from chrono_backups.storage.sftp_connection import Patience
 from chrono_backups.storage.sftp_session import SftpSession
 from chrono_backups_tests.contracts.storage_contract import content_of, keys_of
-from chrono_backups_tests.servers.fault_proxy import FaultProxy, Refuse, Reset, Slow, Stall
+from chrono_backups_tests.servers.fault_proxy import FaultProxy
+from chrono_backups_tests.servers.faults import Refuse, Reset, Slow, Stall
 from chrono_backups_tests.servers.sshd import SshServer, server_user, ssh_server, sshd_program
 from chrono_backups_tests.storage.watching import everything_in
 
