@@ -14,7 +14,11 @@ The class says the kind, the attributes carry the facts, ``hint`` says what the 
     │   ├── ObjectMissing          no object of that key
     │   └── ObjectExists           created once already
     ├── SourceError                a source could not be captured
-    │   └── SourceUnavailable      passing: may be retried
+    │   ├── SourceUnavailable      passing: may be retried
+    │   ├── SourceRefused          the source's server answered with an error
+    │   ├── WalGap                 the server has no longer the WAL that would follow what is stored
+    │   ├── SlotLost               the replication slot was invalidated
+    │   └── SlotBusy               somebody else streams from the replication slot
     ├── RepositoryError
     │   ├── RepositoryMissing      nothing was initialised there
     │   ├── RepositoryExists       something was initialised there already
@@ -133,6 +137,26 @@ class SourceError(ChronoBackupsError):
 
 class SourceUnavailable(SourceError):
     """The source did not answer; it may later."""
+
+
+class SourceRefused(SourceError):
+    """The source's server answered with an error. ``sqlstate`` is its code, where it gave one."""
+
+    def __init__(self, message: str, *, source: str = "", sqlstate: str = "", hint: str = "") -> None:
+        super().__init__(message, source=source, hint=hint)
+        self.sqlstate = sqlstate
+
+
+class WalGap(SourceError):
+    """The server has no longer the WAL that would follow what is stored."""
+
+
+class SlotLost(SourceError):
+    """The replication slot was invalidated: the server keeps nothing for it any more."""
+
+
+class SlotBusy(SourceError):
+    """Another receiver streams from the replication slot."""
 
 
 class RepositoryError(ChronoBackupsError):

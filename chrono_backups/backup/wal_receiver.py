@@ -17,14 +17,23 @@ from dataclasses import dataclass
 from chrono_backups.backup.wal_start import starts, stored_end
 from chrono_backups.backup.wal_storing import Buffers, Counts, WalUploads
 from chrono_backups.backup.wal_stream import WalStream
-from chrono_backups.errors import ChronoBackupsError, SourceError, SourceUnavailable, StorageError
+from chrono_backups.errors import (
+    ChronoBackupsError,
+    SlotBusy,
+    SlotLost,
+    SourceError,
+    SourceRefused,
+    SourceUnavailable,
+    StorageError,
+    WalGap,
+)
 from chrono_backups.events import Finding, Listener, silent
 from chrono_backups.identifiers import lsn_number, lsn_text
 from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.wal_archive import MOMENT_SIZE, Contents, WalArchive
 from chrono_backups.repository.wal_names import Lineage, Segment, parse_history
 from chrono_backups.sources.postgres import wal
-from chrono_backups.sources.postgres.connection import EndOfStream, Refused, ReplicationConnection
+from chrono_backups.sources.postgres.connection import EndOfStream, ReplicationConnection
 from chrono_backups.sources.settings import PostgresSettings
 
 _SILENCE = 60.0
@@ -128,7 +137,7 @@ class WalReceiver:
                 try:
                     with ReplicationConnection.open(self._settings, timeout=_SILENCE) as connection:
                         self._converse(connection)
-                except wal.SlotBusy as error:
+                except SlotBusy as error:
                     if not self._established and self._clock.monotonic() - began > _BUSY_PATIENCE:
                         raise
                     self._lost("wal-slot-busy", error)
@@ -206,10 +215,10 @@ class WalReceiver:
         for start in starts(lineage, contents, slot.position, end, self._stream.queued):
             try:
                 self._start(connection, start.segment, contents)
-            except wal.WalGap as error:
+            except WalGap as error:
                 refusal = error
                 continue
-            except wal.SlotLost:
+            except SlotLost:
                 if not self._recreate:
                     raise
                 wal.drop_slot(connection, self._slot)
@@ -272,7 +281,7 @@ class WalReceiver:
                     message = connection.receive(_TICK)
                 except EndOfStream:
                     return
-                except Refused as error:
+                except SourceRefused as error:
                     raise wal.explained(error, self._slot) from error
             else:
                 self._uploads.wait(_TICK)

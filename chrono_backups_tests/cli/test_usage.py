@@ -8,6 +8,7 @@ import pytest
 
 from chrono_backups_tests.cli.conftest import Site
 
+_FILES = ("restore", "latest", "--to", "x", "--source", "files")
 WRONG = [
     ((), "which verb?"),
     (("lst",), "there is no verb 'lst'"),
@@ -20,10 +21,10 @@ WRONG = [
     (("restore", "latest", "--to", "x", "--in-place"), "not allowed with"),
     (("restore", "latest", "--in-place"), "--in-place needs --source"),
     (("restore", "latest", "--to", "x", "--no-safety-backup"), "goes with --in-place only"),
-    (("restore", "latest", "--to", "x", "--target-time", "2026-01-01T00:00:00Z"), "--target-time is for the source"),
-    (("restore", "latest", "--to", "x", "--target-lsn", "0/1"), "--target-lsn is for the source"),
-    (("restore", "latest", "--to", "x", "--target-name", "x"), "--target-name is for the source"),
-    (("restore", "latest", "--to", "x", "--start"), "--start is for the source"),
+    ((*_FILES, "--target-time", "2026-01-01T00:00:00Z"), "--target-time is for the source"),
+    ((*_FILES, "--target-lsn", "0/1"), "--target-lsn is for the source"),
+    ((*_FILES, "--target-name", "x"), "--target-name is for the source"),
+    ((*_FILES, "--start"), "--start is for the source"),
     (("key",), "required: list|add|remove"),
     (("key", "forge"), "invalid choice: 'forge'"),
 ]

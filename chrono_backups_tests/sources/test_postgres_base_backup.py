@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chrono_backups.errors import SourceError
+from chrono_backups.errors import SourceError, SourceRefused
 from chrono_backups.sources.base import StreamedEntry
 from chrono_backups.sources.postgres.base_backup import BaseBackup, Tablespace, WalPages
-from chrono_backups.sources.postgres.connection import Refused, Row
+from chrono_backups.sources.postgres.connection import Row
 
 BLOCK = 8192
 MAGIC = 0xD3AE1F0D
@@ -51,7 +51,7 @@ class Scripted:
 
     def results(self) -> list[Row]:
         if self._failure:
-            raise Refused("checksum verification failure during base backup", sqlstate=self._failure)
+            raise SourceRefused("checksum verification failure during base backup", sqlstate=self._failure)
         return []
 
 
@@ -179,7 +179,7 @@ def test_damaged_pages_of_the_server_are_told_and_do_not_lose_the_backup() -> No
     backup, found = taken([("base.tar", archive([("a", b"x")]))], failure="XX001")
     assert b"data/a" in found
     assert "base/1/2" in backup.checksum_failure
-    with pytest.raises(Refused):
+    with pytest.raises(SourceRefused):
         taken([("base.tar", archive([("a", b"x")]))], failure="58P01")
 
 

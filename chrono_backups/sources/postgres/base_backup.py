@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from chrono_backups.errors import SourceError
+from chrono_backups.errors import SourceError, SourceRefused
 from chrono_backups.sources.base import Changes, StreamedEntry
-from chrono_backups.sources.postgres.connection import Refused, ReplicationConnection, Row
+from chrono_backups.sources.postgres.connection import ReplicationConnection, Row
 
 RELATION_BLOCK = 64 * 1024
 """Bytes of a relation file's chunks: eight pages, so that a page that changed stores little beside itself anew."""
@@ -67,7 +67,7 @@ class BaseBackup:
         self.manifest = bytearray()
 
     def begin(self, options: str) -> None:
-        """Start it; the server makes a checkpoint first. Raises ``Refused``."""
+        """Start it; the server makes a checkpoint first. Raises ``SourceRefused``."""
         before = self._connection.begin_copy(f"BASE_BACKUP ({options})")
         if len(before) < 2 or not before[0]:
             raise SourceError("the server's answer to BASE_BACKUP is not understood", source="postgres")
@@ -100,7 +100,7 @@ class BaseBackup:
             raise SourceError("the server ended the base backup without saying where it ends", source="postgres")
         try:
             self._connection.results()
-        except Refused as error:
+        except SourceRefused as error:
             # Said when everything has been sent. The only backup of a damaged cluster is better than none.
             if error.sqlstate != _DATA_CORRUPTED:
                 raise

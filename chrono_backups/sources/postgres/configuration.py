@@ -20,8 +20,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from chrono_backups.errors import SourceRefused
 from chrono_backups.events import Finding, Listener
-from chrono_backups.sources.postgres.connection import Refused, sql
+from chrono_backups.sources.postgres.connection import sql
 from chrono_backups.sources.postgres.names import role
 from chrono_backups.sources.settings import PostgresSettings
 
@@ -92,7 +93,7 @@ def server_settings(settings: PostgresSettings, listener: Listener) -> Mapping[s
     try:
         with sql(settings) as connection:
             found["hba.json"] = _json(_rows(connection, _HBA))
-    except Refused:
+    except SourceRefused:
         unseen.append("the rules of pg_hba.conf")
         grants += ["SELECT ON pg_hba_file_rules", "EXECUTE ON FUNCTION pg_hba_file_rules"]
     try:
@@ -100,7 +101,7 @@ def server_settings(settings: PostgresSettings, listener: Listener) -> Mapping[s
             with sql(settings) as connection:
                 row = connection.execute(f"SELECT pg_read_binary_file({place})").fetchone()
                 found[name] = bytes(row[0]) if row is not None else b""
-    except Refused:
+    except SourceRefused:
         unseen.append("the files themselves")
         grants += ["pg_read_server_files, pg_read_all_settings", "EXECUTE ON FUNCTION pg_read_binary_file(text)"]
     if unseen:

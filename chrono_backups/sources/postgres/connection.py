@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
-from chrono_backups.errors import SourceError, SourceUnavailable
+from chrono_backups.errors import SourceError, SourceRefused, SourceUnavailable
 from chrono_backups.sources.settings import PostgresSettings
 
 APPLICATION = "chrono_backups"
@@ -55,14 +55,6 @@ _PREAMBLE = re.compile(r"^(connection failed: )?(connection to server .* failed:
 _PASSING = ("starting up", "shutting down", "in recovery mode", "too many clients", "Connection refused", "timeout")
 _UNAVAILABLE = ("57P", "53", "08")
 """Classes of SQLSTATE that pass by themselves: operator intervention, want of resources, the connection."""
-
-
-class Refused(SourceError):
-    """The server answered with an error. ``sqlstate`` is its code, where it gave one."""
-
-    def __init__(self, message: str, *, sqlstate: str = "", hint: str = "") -> None:
-        super().__init__(message, source="postgres", hint=hint)
-        self.sqlstate = sqlstate
 
 
 class EndOfStream(Exception):
@@ -107,7 +99,7 @@ def explained(settings: PostgresSettings, text: str, sqlstate: str = "") -> Sour
     message = f"PostgreSQL at {address(settings)}: {words}"
     if sqlstate.startswith(_UNAVAILABLE) or (not sqlstate and not hint) or any(sign in words for sign in _PASSING):
         return SourceUnavailable(message, source="postgres", hint=hint or "Look whether the server runs.")
-    return Refused(message, sqlstate=sqlstate, hint=hint)
+    return SourceRefused(message, source="postgres", sqlstate=sqlstate, hint=hint)
 
 
 class ReplicationConnection:
@@ -126,7 +118,7 @@ class ReplicationConnection:
 
     @classmethod
     def open(cls, settings: PostgresSettings, *, timeout: float = ANSWER_TIMEOUT) -> ReplicationConnection:
-        """Raises ``SourceUnavailable`` or ``Refused`` with the remedy.
+        """Raises ``SourceUnavailable`` or ``SourceRefused`` with the remedy.
 
         ``timeout``: seconds that the server may leave a command without any answer.
         """
@@ -199,7 +191,9 @@ class ReplicationConnection:
             if result.status in _COPIES:
                 return before
             before.append(_rows(result))
-        raise Refused(f"PostgreSQL at {address(self._settings)} answered without the stream that was asked for")
+        raise SourceRefused(
+            f"PostgreSQL at {address(self._settings)} answered without the stream that was asked for", source="postgres"
+        )
 
     def copy_both(self, statement: str) -> None:
         """Begin streaming both ways: START_REPLICATION."""
@@ -208,7 +202,7 @@ class ReplicationConnection:
     def receive(self, timeout: float) -> bytes | memoryview | None:
         """The next message of the copy, or None where none came within ``timeout`` seconds.
 
-        Raises ``EndOfStream``, ``Refused``, ``SourceUnavailable``.
+        Raises ``EndOfStream``, ``SourceRefused``, ``SourceUnavailable``.
         """
         until = 0.0
         while True:
@@ -368,7 +362,7 @@ def _rows(result: pq.abc.PGresult) -> list[Row]:
 def sql(settings: PostgresSettings, database: str | None = None) -> Iterator[psycopg.Connection[Any]]:
     """An SQL connection in autocommit, to ``database`` or the configured one; no statement outlasts 30 s.
 
-    The server's errors come out as ``Refused``, a lost or refused connection as ``SourceUnavailable``.
+    The server's errors come out as ``SourceRefused``, a lost or refused connection as ``SourceUnavailable``.
     """
     try:
         connection = psycopg.connect(

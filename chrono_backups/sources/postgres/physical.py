@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 from chrono_backups.clock import Clock, to_text
-from chrono_backups.errors import Damaged, EntryMissing, SourceError
+from chrono_backups.errors import Damaged, EntryMissing, SourceError, SourceRefused
 from chrono_backups.events import Finding, Listener
 from chrono_backups.sources.base import Earlier, StreamedEntry
 from chrono_backups.sources.postgres.base_backup import BaseBackup
-from chrono_backups.sources.postgres.connection import Refused, ReplicationConnection, sql
+from chrono_backups.sources.postgres.connection import ReplicationConnection, sql
 from chrono_backups.sources.settings import PostgresSettings
 
 Effective = Literal["full", "incremental", "differential"]
@@ -35,7 +35,7 @@ class Cluster:
     """What a server says of itself over a replication connection."""
 
     def __init__(self, connection: ReplicationConnection) -> None:
-        """Raises ``Refused``; for a server that is too old ``SourceError``."""
+        """Raises ``SourceRefused``; for a server that is too old ``SourceError``."""
         system, timeline, _, _ = connection.rows("IDENTIFY_SYSTEM")[0]
         self.system_identifier = system or ""
         self.timeline = int(timeline or 0)
@@ -173,7 +173,7 @@ def base_backup(
             if not reason and earlier is not None:
                 try:
                     backup = _begin(connection, cluster, settings, earlier.read(MANIFEST))
-                except (Refused, Damaged, EntryMissing) as error:
+                except (SourceRefused, Damaged, EntryMissing) as error:
                     reason = f"the server can't tell what changed since {earlier.snapshot_id}: {error.message}"
         effective = asked if backup is not None else "full"
         if backup is None:
@@ -215,7 +215,7 @@ def _guard(connection: ReplicationConnection, listener: Listener, clock: Clock) 
 def _begin(
     connection: ReplicationConnection, cluster: Cluster, settings: PostgresSettings, manifest: bytes | None
 ) -> BaseBackup:
-    """Start a base backup, upon ``manifest`` where that is given. Raises ``Refused``."""
+    """Start a base backup, upon ``manifest`` where that is given. Raises ``SourceRefused``."""
     options = [
         "LABEL 'chrono_backups'",
         "PROGRESS",

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from chrono_backups.errors import SourceError
+from chrono_backups.errors import SlotBusy, SlotLost, SourceError, SourceRefused, WalGap
 from chrono_backups.identifiers import lsn_number, lsn_text
-from chrono_backups.sources.postgres.connection import Refused, ReplicationConnection, sql
+from chrono_backups.sources.postgres.connection import ReplicationConnection, sql
 from chrono_backups.sources.settings import PostgresSettings
 
 DATA, ALIVE = ord("w"), ord("k")
@@ -35,18 +35,6 @@ AHEAD_HINT = (
     "The server was put back to an earlier state without a new timeline, or lost its disk's last writes. Archive it to "
     "a new repository; or restore it by a recovery (recovery.signal), which begins a timeline."
 )
-
-
-class WalGap(SourceError):
-    """The server has no longer the WAL that would follow what is stored."""
-
-
-class SlotLost(SourceError):
-    """The slot was invalidated: the server keeps nothing for it any more."""
-
-
-class SlotBusy(SourceError):
-    """Another receiver streams from the slot."""
 
 
 def moment(microseconds: int) -> datetime:
@@ -93,7 +81,7 @@ def _seconds(text: str) -> float:
 
 
 def history(connection: ReplicationConnection, timeline: int) -> bytes:
-    """The history file of that timeline, which is not the first. Raises ``Refused``."""
+    """The history file of that timeline, which is not the first. Raises ``SourceRefused``."""
     _, content = connection.rows(f"TIMELINE_HISTORY {timeline}")[0]
     return (content or "").encode()
 
@@ -115,12 +103,12 @@ def read_slot(connection: ReplicationConnection, name: str) -> SlotPosition | No
 
 
 def create_slot(connection: ReplicationConnection, name: str) -> None:
-    """Make the slot, keeping WAL from the newest checkpoint on. Raises ``Refused``."""
+    """Make the slot, keeping WAL from the newest checkpoint on. Raises ``SourceRefused``."""
     connection.rows(f"CREATE_REPLICATION_SLOT {name} PHYSICAL (RESERVE_WAL true)")
 
 
 def drop_slot(connection: ReplicationConnection, name: str) -> None:
-    """Drop the slot. Raises ``Refused`` where it is in use."""
+    """Drop the slot. Raises ``SourceRefused`` where it is in use."""
     connection.rows(f"DROP_REPLICATION_SLOT {name}")
 
 
@@ -128,11 +116,11 @@ def start(connection: ReplicationConnection, slot: str, timeline: int, position:
     """Begin to stream. Raises ``WalGap``, ``SlotLost``, ``SlotBusy`` or another ``SourceError``."""
     try:
         connection.copy_both(f"START_REPLICATION SLOT {slot} PHYSICAL {lsn_text(position)} TIMELINE {timeline}")
-    except Refused as error:
+    except SourceRefused as error:
         raise explained(error, slot) from error
 
 
-def explained(error: Refused, slot: str) -> SourceError:
+def explained(error: SourceRefused, slot: str) -> SourceError:
     """The kind of the error that the server's words tell of; some come only once the stream has begun."""
     words = error.message
     if "has already been removed" in words:
