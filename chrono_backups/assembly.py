@@ -26,6 +26,7 @@ from chrono_backups.errors import (
 from chrono_backups.events import Finding, Listener, silent
 from chrono_backups.identifiers import SOURCES_OF_TYPE, BackupType, SourceName, StorageName
 from chrono_backups.maintenance.identity import may_be_ours
+from chrono_backups.recovery.in_place import Stores
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.same import SameRepository
@@ -317,6 +318,10 @@ class Application:
         """The operator's commands around a backup."""
         return Hooks(self.settings.hooks, listener)
 
+    def stores(self) -> Stores:
+        """What restores of running stores need."""
+        return Stores(self.settings.redis, self.settings.meilisearch, self.clock)
+
     # The whole of it.
 
     def take_backup(
@@ -326,13 +331,17 @@ class Application:
         storage: StorageName | None = None,
         trigger: str,
         listener: Listener = silent,
+        only: Sequence[SourceName] | None = None,
     ) -> Manifest:
         """Plan, capture every source, commit, with the hooks around it.
 
-        A source that fails makes the backup ``partial``. Raises ``BackupFailed`` where all fail.
+        ``only``: of the type's sources these, each of which is to be among them. A source that fails makes the backup
+        ``partial``. Raises ``BackupFailed`` where all fail.
         """
         self.check_enabled()
-        sources = self.sources(backup_type)
+        sources = [one for one in self.sources(backup_type) if only is None or one.name in only]
+        if only is not None and {one.name for one in sources} != set(only):
+            raise UsageError(f"not all of {', '.join(only)} is configured to be backed up", hint="See BACKUP_SOURCES.")
         with self.open_repository(storage) as repository:
             plan = plan_backup(repository, backup_type, [source.name for source in sources])
             try:

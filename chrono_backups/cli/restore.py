@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from chrono_backups.cli import restore_cluster
+from chrono_backups.cli import restore_cluster, restore_stores
 from chrono_backups.cli.arguments import Subparsers, add_backup_argument, add_storage_option, add_verb
 from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DAMAGED, DONE, PARTIAL
 from chrono_backups.cli.restore_cluster import ClusterRestore
 from chrono_backups.cli.restore_plan import conclusion, lines
-from chrono_backups.errors import ChronoBackupsError, RestoreError, UsageError
-from chrono_backups.identifiers import SOURCE_NAMES, SOURCES_OF_TYPE, BackupType, StorageName
+from chrono_backups.cli.restore_safety import secure
+from chrono_backups.errors import UsageError
+from chrono_backups.identifiers import SOURCE_NAMES
 from chrono_backups.recovery.plan import RestorePlan, plan_restore
 from chrono_backups.recovery.postgres.restore import SOURCE
 from chrono_backups.recovery.restore import RestoreReport
 from chrono_backups.recovery.restore import restore as carry_out
-from chrono_backups.repository.latest import SAFETY_TRIGGER
 
 DESCRIPTION = """\
 Put back what a backup holds: into an empty directory (--to), or over what is there now (--in-place). It needs the
@@ -74,11 +73,14 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--no-safety-backup", action="store_true", help="overwrite without a backup of what is there")
     add_storage_option(parser, "restore from the repository in this storage")
     restore_cluster.add_options(parser)
+    restore_stores.add_options(parser)
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Plan, show, secure what is there, carry out. Exit code 3 or 4 where a file could not be put back."""
     _check(arguments)
+    if restore_stores.are_meant(arguments):
+        return restore_stores.run(arguments, context)
     target = None if arguments.to is None else Path(os.path.abspath(arguments.to))
     safety = None
     with context.reading(arguments.storage) as repository:
@@ -99,7 +101,9 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
         if arguments.dry_run:
             return _dry_run(context, plan, cluster)
         if arguments.in_place:
-            safety = _secure(arguments, context, plan, repository.storage.name)
+            safety = secure(
+                arguments, context, plan.backup_id, [one.source for one in plan.sources], repository.storage.name
+            )
         if cluster is not None:
             plan.check()
             cluster.check()
@@ -148,40 +152,6 @@ def _dry_run(context: Context, plan: RestorePlan, cluster: ClusterRestore | None
         context.output.document({"dry_run": True, "plan": _plan_document(plan, cluster)})
     context.output.message("Nothing was written.")
     return DONE
-
-
-def _secure(arguments: argparse.Namespace, context: Context, plan: RestorePlan, answers: str) -> str | None:
-    """Take the safety backup, into the storage that answers where none is named; its id, or None where declined.
-
-    Raises where it is not complete.
-    """
-    if arguments.no_safety_backup:
-        context.output.warning("no safety backup is taken: what is overwritten is gone")
-        return None
-    context.when_cancelled = "nothing was restored"
-    backup_type = _covering([one.source for one in plan.sources])
-    try:
-        with context.progress() as listener:
-            manifest = context.application.take_backup(
-                backup_type,
-                storage=None if arguments.storage else cast("StorageName", answers),
-                trigger=f"{SAFETY_TRIGGER} before restoring {plan.backup_id}",
-                listener=listener,
-            )
-        if manifest.status != "complete":
-            missing = "; ".join(f"{source}: {reason}" for source, reason in manifest.failures.items())
-            raise RestoreError(f"the safety backup {manifest.backup_id} is partial: {missing}")
-    except ChronoBackupsError:
-        context.output.warning("nothing was restored, for there is no safety backup; --no-safety-backup does without")
-        raise
-    context.output.message(f"safety backup: {manifest.backup_id}")
-    return manifest.backup_id
-
-
-def _covering(sources: Sequence[str]) -> BackupType:
-    """The narrowest backup type that captures all of ``sources``."""
-    narrow: tuple[BackupType, ...] = ("configuration", "files_only", "database_only")
-    return next((one for one in narrow if set(sources) <= set(SOURCES_OF_TYPE[one])), "full")
 
 
 def _state(plan: RestorePlan) -> str:

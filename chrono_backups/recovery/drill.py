@@ -1,8 +1,8 @@
 """Restore drills: a backup is restored to a throwaway directory and found to be what was captured.
 
-Files and configuration are read back and held against the listing. A cluster is started on its own, recovered, asked
-and shut down (``recovery/postgres/proof.py``). Whatever comes, everything is torn down, and what was found is kept in
-the repository as evidence.
+``drill_table.py`` says how each source is drilled: files and configuration are read back and held against the listing,
+a cluster is started on its own, recovered, asked and shut down. Whatever comes, everything is torn down, and what was
+found is kept in the repository as evidence.
 """
 
 from __future__ import annotations
@@ -12,26 +12,17 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from chrono_backups import __version__
-from chrono_backups.errors import ChronoBackupsError, Damaged, InsufficientSpace, StorageError, UsageError
-from chrono_backups.events import Finding, Listener, Progress, silent
+from chrono_backups.errors import ChronoBackupsError, InsufficientSpace, StorageError, UsageError
+from chrono_backups.events import Finding, Listener, silent
 from chrono_backups.recovery.drill_report import DrillOptions, DrillReport, SourceDrill
-from chrono_backups.recovery.plan import plan_restore
-from chrono_backups.recovery.postgres.drill import drill_cluster, plan_drill
-from chrono_backups.recovery.postgres.proof import Proof
-from chrono_backups.recovery.postgres.restore import SOURCE, holds_cluster
-from chrono_backups.recovery.readback import read_back
-from chrono_backups.recovery.restore import restore
+from chrono_backups.recovery.drill_table import DRILLS, Drilling
 from chrono_backups.recovery.scratch import PREFIX, scratch
 from chrono_backups.repository.evidence import Evidence, put_evidence
 from chrono_backups.repository.records import Manifest, SnapshotSummary
 from chrono_backups.repository.repository import Repository
-
-_READ_BACK = frozenset({"files", "configuration"})
-_WITHIN = frozenset({"files", "configuration", SOURCE})
 
 
 def drill(
@@ -44,7 +35,7 @@ def drill(
     of the backup.
     """
     chosen = [one for one in manifest.snapshots if not options.sources or one.source in options.sources]
-    known = [one for one in chosen if one.source in _WITHIN]
+    known = [one for one in chosen if one.source in DRILLS]
     if not known:
         held = ", ".join(one.source for one in manifest.snapshots)
         raise UsageError(f"nothing of {manifest.backup_id} can be drilled: it has {held}")
@@ -52,9 +43,8 @@ def drill(
     if not place.is_dir():
         raise UsageError(f"{place} is no directory", hint="Set BACKUP_DRILL_DIR to one with room for a restore.")
     _check_room(place, known)
-    if any(one.source == SOURCE for one in known) and holds_cluster(manifest):
-        with suppress(Damaged):  # that is said of the backup, and found again below
-            plan_drill(repository, manifest, place / PREFIX, options)
+    for one in known:
+        DRILLS[one.source].check(Drilling(repository, manifest, one, place / PREFIX, options))
     started_at = repository.clock.now()
     report = DrillReport(
         manifest.backup_id,
@@ -69,7 +59,8 @@ def drill(
             report.findings.append(Finding("drill-not-drilled", "warning", one.source, "it is not drilled yet"))
     with scratch(place, listener) as folder:
         for summary in known:
-            report.sources.append(_drill_source(repository, manifest, summary, folder, options, listener))
+            drilling = Drilling(repository, manifest, summary, folder / summary.source, options)
+            report.sources.append(_drill_source(drilling, listener))
     report.finished_at = repository.clock.now()
     _keep(repository, report, listener)
     return report
@@ -86,62 +77,23 @@ def _check_room(place: Path, snapshots: Sequence[SnapshotSummary]) -> None:
         )
 
 
-def _drill_source(
-    repository: Repository,
-    manifest: Manifest,
-    summary: SnapshotSummary,
-    folder: Path,
-    options: DrillOptions,
-    listener: Listener,
-) -> SourceDrill:
-    done = SourceDrill(summary.source)
+def _drill_source(drilling: Drilling, listener: Listener) -> SourceDrill:
+    source = drilling.summary.source
+    done = SourceDrill(source)
     began = time.monotonic()
-    target = folder / summary.source
     try:
-        if summary.source == SOURCE and holds_cluster(manifest):
-            drill_cluster(repository, manifest, target, options, done, listener)
-        else:
-            _drill_tree(repository, manifest, summary, target, done, listener)
+        DRILLS[source].run(drilling, done, listener)
     except (StorageError, UsageError, InsufficientSpace):
         raise
     except ChronoBackupsError as error:
         code = f"drill-{type(error).__name__.lower()}"
-        found = Finding(code, "error", summary.source, error.message, error.hint)
+        found = Finding(code, "error", source, error.message, error.hint)
         done.findings.append(found)
         listener(found)
     finally:
-        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(drilling.directory, ignore_errors=True)
     done.seconds = time.monotonic() - began
     return done
-
-
-def _drill_tree(
-    repository: Repository,
-    manifest: Manifest,
-    summary: SnapshotSummary,
-    target: Path,
-    done: SourceDrill,
-    listener: Listener,
-) -> None:
-    """Restore a tree and read it back."""
-    plan = plan_restore(repository, manifest.backup_id, target, sources=[summary.source])
-    report = restore(repository, plan, listener=listener)
-    done.files, done.bytes = report.files, report.bytes
-    done.findings += report.findings
-    if summary.source not in _READ_BACK:
-        return
-    proof = Proof("read back")
-    began = time.monotonic()
-    listener(Progress("drill", "read back", 0, 0))
-    compared = read_back(
-        repository, repository.snapshot(summary.snapshot_id), target / summary.source, listener=listener
-    )
-    proof.seconds = time.monotonic() - began
-    proof.done = f"{compared.entries:,} entries, {compared.bytes:,} bytes compared"
-    proof.findings = compared.findings
-    for finding in proof.findings:
-        listener(finding)
-    done.proofs.append(proof)
 
 
 def _keep(repository: Repository, report: DrillReport, listener: Listener) -> None:

@@ -1,0 +1,77 @@
+"""How each source is drilled: a source joins with a line in ``DRILLS``.
+
+A drill restores the source into a throwaway place below a directory of its own, starts what has to run there, finds
+out whether it is what was captured, and ends it. What is wrong goes into the source's ``SourceDrill``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from chrono_backups.errors import Damaged
+from chrono_backups.events import Listener
+from chrono_backups.recovery.drill_report import DrillOptions, SourceDrill
+from chrono_backups.recovery.drill_tree import drill_tree
+from chrono_backups.recovery.postgres.drill import drill_cluster, plan_drill
+from chrono_backups.recovery.postgres.restore import holds_cluster
+from chrono_backups.repository.records import Manifest, SnapshotSummary
+from chrono_backups.repository.repository import Repository
+
+
+@dataclass(frozen=True)
+class Drilling:
+    """One source of a backup that is drilled."""
+
+    repository: Repository
+    manifest: Manifest
+    summary: SnapshotSummary
+    directory: Path
+    """Throwaway; it does not exist yet, and is removed afterwards whatever comes."""
+    options: DrillOptions
+
+
+Run = Callable[[Drilling, SourceDrill, Listener], None]
+"""Drill; what is found goes into the ``SourceDrill``. Other errors than findings may be raised: of the storage, the
+call or the machine they end the drill of the backup, every other one counts against the source."""
+Check = Callable[[Drilling], None]
+"""Raises ``RestoreError`` or ``UsageError`` where this machine lacks what the drill needs; writes nothing."""
+
+
+def _nothing_needed(_drilling: Drilling) -> None:
+    """Of a drill that needs no programs."""
+
+
+@dataclass(frozen=True)
+class Drill:
+    """How one source is drilled."""
+
+    run: Run
+    check: Check = _nothing_needed
+
+
+def _run_tree(drilling: Drilling, done: SourceDrill, listener: Listener) -> None:
+    one = drilling
+    drill_tree(one.repository, one.manifest, one.summary, one.directory, done, listener)
+
+
+def _run_postgres(drilling: Drilling, done: SourceDrill, listener: Listener) -> None:
+    if not holds_cluster(drilling.manifest):
+        return _run_tree(drilling, done, listener)
+    return drill_cluster(drilling.repository, drilling.manifest, drilling.directory, drilling.options, done, listener)
+
+
+def _check_postgres(drilling: Drilling) -> None:
+    if holds_cluster(drilling.manifest):
+        with suppress(Damaged):  # that is said of the backup, and found again by the drill
+            plan_drill(drilling.repository, drilling.manifest, drilling.directory, drilling.options)
+
+
+DRILLS: Mapping[str, Drill] = {
+    "postgres": Drill(_run_postgres, _check_postgres),
+    "files": Drill(_run_tree),
+    "configuration": Drill(_run_tree),
+}
+"""Every source that can be drilled."""
