@@ -368,11 +368,15 @@ class Application:
         """What ``validate`` finds: settings worth a word, sources, storages, the key. Changes nothing."""
         found = list(self.settings.findings())
         for name in self.settings.sources:
-            found += self._source(name, (), ()).probe()
+            found += self.probe_source(name)
         same = SameRepository()
         for storage in self.settings.storages:
             found += self._probe_storage(storage, same)
         return found
+
+    def probe_source(self, name: SourceName) -> list[Finding]:
+        """What ``probe`` finds about one source."""
+        return list(self._source(name, (), ()).probe())
 
     def _probe_storage(self, name: StorageName, same: SameRepository) -> list[Finding]:
         try:

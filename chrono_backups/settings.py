@@ -96,10 +96,6 @@ NOT_BUILT_YET: tuple[tuple[str, Trigger, str], ...] = (
     ("the heartbeat", _given("BACKUP_HEARTBEAT_URL"), _UNSET),
     ("the audit log", _switched_on("BACKUP_AUDIT_ENABLED"), _TURN_OFF),
     ("the audit log", _switched_on("BACKUP_AUDIT_LOG_ALL_OPERATIONS", unless_off="BACKUP_AUDIT_ENABLED"), _TURN_OFF),
-    ("health checks", _switched_on("BACKUP_HEALTH_CHECK_ENABLED"), _TURN_OFF),
-    *(("health checks", _switched_on(name, unless_off="BACKUP_HEALTH_CHECK_ENABLED"), _TURN_OFF)
-      for name in ("BACKUP_HEALTH_CHECK_STORAGE_CONNECTIVITY", "BACKUP_HEALTH_CHECK_DISK_SPACE",
-                   "BACKUP_HEALTH_CHECK_RECENT_BACKUPS")),
 )  # fmt: skip
 """Features whose variables are known and whose code does not exist: what, what asks for it, the way
 around. Asking for one is a problem, never silence. Whoever builds a feature deletes its rows."""

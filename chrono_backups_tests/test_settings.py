@@ -146,8 +146,6 @@ ASKS = [
     ("BACKUP_HEARTBEAT_URL", "https://hc.example.com/uuid"), ("BACKUP_DRILL_CHECKS", "select 1"),
     ("BACKUP_MAX_SKEW_SECONDS", "60"),
     ("BACKUP_MEILISEARCH_DUMP_DIR", "/dumps"), ("BACKUP_AUDIT_LOG_ALL_OPERATIONS", "true"),
-    ("BACKUP_HEALTH_CHECK_ENABLED", "true"), ("BACKUP_HEALTH_CHECK_DISK_SPACE", "true"),
-    ("BACKUP_HEALTH_CHECK_STORAGE_CONNECTIVITY", "true"), ("BACKUP_HEALTH_CHECK_RECENT_BACKUPS", "true"),
     ("REDIS_HOST", "redis"), ("BACKUP_REDIS_HOST", "redis"),
     ("MEILISEARCH_HOST", "http://search:7700"), ("BACKUP_MEILISEARCH_HOST", "search"),
 ]  # fmt: skip

@@ -69,6 +69,41 @@ _FIELDS = (
 )
 
 
+EVERY_DAY = frozenset(range(1, 32))
+EVERY_WEEKDAY = frozenset(range(7))
+
+
+@dataclass(frozen=True)
+class Times:
+    """What an expression names. Sunday is 0."""
+
+    minutes: frozenset[int]
+    hours: frozenset[int]
+    days: frozenset[int]
+    months: frozenset[int]
+    weekdays: frozenset[int]
+
+
+_SPELT_OUT = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+
+
+def times_of(text: str) -> Times:
+    """What an expression that ``check_cron`` accepts names. ``ValueError`` for another one."""
+    words = _SPELT_OUT.get(text, text).split()
+    minutes, hours, days, months, weekdays = (
+        frozenset(field.values(word)) for field, word in zip(_FIELDS, words, strict=True)
+    )
+    return Times(minutes, hours, days, months, frozenset(day % 7 for day in weekdays))
+
+
 def check_cron(text: str) -> str:
     """``text`` with single spaces. ``ValueError`` says what is accepted and names the wrong field."""
     if text.startswith("@"):

@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chrono_backups.cli.redaction import redacted, secrets_of_environment, secrets_of_settings
 from chrono_backups.cli.terminal.output import Output
 from chrono_backups.cli.terminal.progress import FINDINGS_SHOWN, finding_line, reported
 from chrono_backups.clock import Clock, SystemClock
 from chrono_backups.events import Finding, Listener, Progress
+from chrono_backups.redaction import redacted, secrets_of_environment, secrets_of_settings
 
 if TYPE_CHECKING:
     from chrono_backups.assembly import Application
@@ -37,6 +37,8 @@ class Context:
         self.clock = clock if clock is not None else SystemClock()
         self.when_cancelled = ""
         """What to say of the state that a cancelled run leaves behind; the verb knows."""
+        self.leave_at_once = False
+        """End the process without waiting for threads: one of them hangs."""
         self.env_file: str | None = None
         """Read in place of ``.env``."""
         self._overrides: dict[str, str] = {}

@@ -79,6 +79,8 @@ def _guarded(words: Sequence[str], typed: str | None, output: Output) -> int:
         return failures.report_interruption(output, interruption, context.when_cancelled, debug=debug)
     except Exception as error:
         return failures.report(output, error, debug=debug, code=verbs.failure_code(typed))
+    if context.leave_at_once:
+        os._exit(code)
     return code
 
 

@@ -34,6 +34,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "wal-fetch": "give a recovering server a file of the log (restore_command)",
         "drill": "restore to a throwaway place, start it, and prove it right",
     },
+    "watch": {
+        "health": "check that everything is there that a restore will need",
+    },
     "make room": {
         "forget": "drop backups by the retention policy, or by id",
         "prune": "free the space of what no backup refers to",
@@ -46,10 +49,10 @@ ALIASES = {"cat": "get"}
 EXIT_CODES_HELP = """\
 exit codes:
   0    done
-  1    failed
+  1    failed; `health`: something is critical
   2    wrong usage or settings (wrong key too)
   3    stored data is damaged or missing
-  4    done in part: a source or a replica is missing
+  4    done in part: a source or a replica is missing; `health`: warnings only
   5    the target of a restore is not recoverable, not empty or too small
   6    a storage or a source can't be reached
   130  cancelled

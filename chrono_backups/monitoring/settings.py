@@ -48,3 +48,55 @@ class HealthSettings(Section):
         example="true",
         about="Every schedule's backup is there.",
     )
+    timeout: float = variable(
+        "BACKUP_HEALTH_CHECK_TIMEOUT",
+        3.0,
+        gt=0,
+        le=600,
+        about="Seconds that all checks together may take; what has not answered by then is a finding.",
+    )
+    overdue_minutes: int = variable(
+        "BACKUP_HEALTH_OVERDUE_MINUTES",
+        15,
+        ge=0,
+        le=100000,
+        about="A schedule's backup that has neither begun nor ended so long after its time is overdue.",
+    )
+    max_age_hours: float | None = variable(
+        "BACKUP_HEALTH_MAX_AGE_HOURS",
+        default_note="as the schedules say",
+        example="26",
+        gt=0,
+        le=100000,
+        about="The newest complete backup must not be older, whatever the schedules say.",
+    )
+    disk_warning: float = variable(
+        "BACKUP_HEALTH_DISK_WARNING_PERCENT", 80.0, gt=0, le=100, about="A storage so full is a warning."
+    )
+    disk_critical: float = variable(
+        "BACKUP_HEALTH_DISK_CRITICAL_PERCENT", 95.0, gt=0, le=100, about="A storage so full is critical."
+    )
+    replica_hours: float = variable(
+        "BACKUP_HEALTH_REPLICA_HOURS", 6.0, ge=0, le=100000, about="A backup that has no replica by then has a finding."
+    )
+    drill_days: int = variable(
+        "BACKUP_HEALTH_DRILL_DAYS",
+        35,
+        ge=0,
+        le=36500,
+        about="The newest proof by a restore drill must not be older; 0: drills are not asked for.",
+    )
+    wal_lag_seconds: float = variable(
+        "BACKUP_HEALTH_WAL_LAG_SECONDS",
+        300.0,
+        gt=0,
+        le=10**7,
+        about="WAL that the server has and the archive has not must not be older.",
+    )
+    size_factor: float = variable(
+        "BACKUP_HEALTH_SIZE_FACTOR",
+        2.0,
+        gt=1,
+        le=1000,
+        about="A source that is so many times smaller or larger than in its kin is suspicious.",
+    )

@@ -1,0 +1,167 @@
+"""Where the application is watched: health and its kin, wired to live objects for the command line and for Dagster."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from chrono_backups.assembly import Application
+from chrono_backups.backup.due import last_due
+from chrono_backups.clock import Clock
+from chrono_backups.errors import Damaged, ObjectMissing, SourceError
+from chrono_backups.events import Finding, silent
+from chrono_backups.identifiers import (
+    BACKUP_TYPES,
+    SOURCES_OF_TYPE,
+    BackupType,
+    StorageName,
+    lsn_text,
+    parse_backup_id,
+)
+from chrono_backups.monitoring import health
+from chrono_backups.monitoring.bounded import Bounded
+from chrono_backups.monitoring.health import HealthReport, Subjects
+from chrono_backups.monitoring.stored import Room, Stored, look
+from chrono_backups.monitoring.wal import WalState
+from chrono_backups.repository.recovery_points import Archived, Base, bases
+from chrono_backups.repository.repository import Repository
+from chrono_backups.repository.wal_archive import WalArchive
+from chrono_backups.settings import Settings
+
+_ON_THIS_MACHINE = ("local", "local_mirror")
+
+
+def check_health(settings: Settings, clock: Clock, bounded: Bounded | None = None) -> HealthReport:
+    """Everything that ``monitoring/health.py`` looks at, within BACKUP_HEALTH_CHECK_TIMEOUT.
+
+    A service hands in the same ``bounded`` each time. Raises nothing of ours: what fails is a finding.
+    """
+    # A storage is asked once: there is no time for more, and the next look comes soon.
+    application = Application(settings, clock=clock, attempts=1)
+    return health.check(subjects(application), settings.health, clock, bounded)
+
+
+def subjects(application: Application) -> Subjects:
+    """What there is to look at. Opens nothing yet."""
+    settings = application.settings
+    storages = settings.storages
+    # The use of a storage in a cloud is told by a listing of all objects: done for the primary one only.
+    measured = [name for name in storages if name in (*_ON_THIS_MACHINE, "sftp", storages[0])]
+    points = "postgres" in settings.sources and settings.postgres.method != "logical" and bool(storages)
+    return Subjects(
+        storages,
+        {name: partial(_stored, application, name) for name in storages},
+        {name: partial(_room, application, name) for name in measured},
+        {name: partial(application.probe_source, name) for name in settings.sources},
+        partial(_wal, application) if points else None,
+        partial(_permissions, settings),
+        due_backups(settings, application.clock.now()),
+        timedelta(hours=settings.retention.prune_grace_hours),
+        settings.findings(),
+    )
+
+
+def due_backups(settings: Settings, now: datetime) -> dict[BackupType, datetime]:
+    """When each scheduled type that has something to capture was to begin last."""
+    found: dict[BackupType, datetime] = {}
+    for backup_type in BACKUP_TYPES:
+        cron = settings.schedules.cron(backup_type)
+        if settings.enabled and cron is not None and not set(SOURCES_OF_TYPE[backup_type]).isdisjoint(settings.sources):
+            moment = last_due(cron, now, settings.timezone)
+            if moment is not None:
+                found[backup_type] = moment
+    return found
+
+
+def _stored(application: Application, name: StorageName, enough: Callable[[], bool]) -> Stored:
+    with application.open_repository(name) as repository:
+        return look(repository, enough=enough)
+
+
+def _room(application: Application, name: StorageName) -> Room:
+    storage = application.storage(name)
+    try:
+        usage = storage.usage()
+    finally:
+        storage.close()
+    local = application.settings.local
+    limit = local.max_size if name == "local" else None
+    if limit is not None and usage.free is not None and usage.used + usage.free >= limit:
+        return Room(usage.used, usage.free, limit)
+    path = {"local": local.path, "local_mirror": local.mirror_path}.get(name)
+    whole = shutil.disk_usage(path).total if path is not None else None
+    return Room(usage.used, usage.free, whole)
+
+
+def _permissions(settings: Settings) -> list[Finding]:
+    """What holds backups or secrets, and others may read."""
+    local, found = settings.local, []
+    private = (
+        (local.path if "local" in settings.storages else None, "0700"),
+        (local.mirror_path, "0700"),
+        (settings.encryption.key_file, "0600"),
+    )
+    for path, wanted in private:
+        if path is not None:
+            with suppress(OSError):  # that it is not there, or hidden, others say
+                mode = stat.S_IMODE(path.stat().st_mode)
+                if mode & 0o077:
+                    found.append(_readable(path, mode, wanted))
+    return found
+
+
+def _readable(path: Path, mode: int, wanted: str) -> Finding:
+    message = f"mode {mode:04o} lets others in"
+    return Finding("readable-by-others", "warning", str(path), message, f"chmod {wanted} {path}")
+
+
+def _wal(application: Application) -> WalState:
+    with application.open_repository() as repository:
+        base = _newest_base(repository)
+        if base is None:
+            return WalState(archived=False)
+        archive = WalArchive(repository, base.system_identifier)
+        contents = archive.contents()
+        end, now = _server(application, base.system_identifier)
+        if contents.newest is None:
+            return WalState(archived=False, server_now=now)
+        one = Archived.read(archive, contents, silent)
+        way = max(one.ways(base), key=lambda way: (way.timeline, way.end))
+        try:
+            moment = one.end_time(way)
+        except (Damaged, ObjectMissing):
+            moment = None
+        behind = one.stored_behind(way)
+        gaps = () if behind is None else (f"LSN {lsn_text(way.end)} to {lsn_text(behind * base.segment_size)}",)
+        return WalState(True, way.end, moment, gaps, end, now)
+
+
+def _server(application: Application, system_identifier: str) -> tuple[int | None, datetime | None]:
+    """The end of the server's log and its clock; None where it can't be asked, or is another cluster."""
+    from chrono_backups.sources.postgres.wal import server_wal  # noqa: PLC0415 - its driver is large
+
+    settings = application.settings.postgres
+    try:
+        server = server_wal(settings, settings.slot)
+    except SourceError:  # the source's own check says so
+        return None, None
+    same = server.system_identifier == system_identifier
+    return (server.position if same else None), server.now
+
+
+def _newest_base(repository: Repository) -> Base | None:
+    """The newest base backup, by as few records as it takes."""
+    forgotten = set(repository.forgotten())
+    dated = [(parsed[1], name) for name in repository.names("manifest") if (parsed := parse_backup_id(name))]
+    for _, name in sorted(dated, reverse=True):
+        if name not in forgotten:
+            with suppress(ObjectMissing, Damaged):
+                found = bases([repository.manifest(name)])
+                if found:
+                    return found[0]
+    return None

@@ -1,0 +1,73 @@
+"""``health``, as a probe runs it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import Any
+
+from chrono_backups_tests.cli.conftest import Site
+from chrono_backups_tests.servers.moto_server import ACCESS_KEY, SECRET_KEY
+from chrono_backups_tests.servers.silent_server import SilentServer
+
+GUIDE = ["storage_backends", "database_connectivity", "disk_space", "recent_backups"]
+# Where a test runs, a disk may be nearly full.
+ROOMY: dict[str, Any] = {"BACKUP_HEALTH_DISK_WARNING_PERCENT": "100", "BACKUP_HEALTH_DISK_CRITICAL_PERCENT": "100"}
+
+
+def test_the_guides_document(ready: Site) -> None:
+    empty = ready.json("health", code=1, **ROOMY)
+    assert (empty["status"], empty["checks"]["recent_backups"]) == ("critical", "critical")
+    assert empty["metrics"] == {
+        "last_backup": None, "total_backups": 0, "storage_used_gb": 0.0, "average_backup_duration": None,
+    }  # fmt: skip
+    identifier = ready.backup()
+    found = ready.json("health", **ROOMY)
+    assert list(found)[:3] == ["status", "checks", "metrics"]
+    assert list(found["checks"])[:4] == GUIDE
+    assert found["status"] == "healthy" and not found["findings"]
+    assert set(found["checks"].values()) == {"healthy", "disabled"}
+    metrics = found["metrics"]
+    assert metrics["last_backup"].replace("-", "").replace(":", "").replace("T", "_") == f"{identifier[5:]}Z"
+    assert metrics["total_backups"] == 1 and metrics["storage_used_gb"] == 0.003
+    assert metrics["average_backup_duration"].startswith("00:00:")
+
+
+def test_codes_that_a_probe_understands(ready: Site) -> None:
+    ready.backup()
+    ready.repository.chmod(0o755)
+    found = ready.json("health", code=4, **ROOMY)
+    assert found["status"] == "warning" and found["checks"]["permissions"] == "warning"
+    assert [one["code"] for one in found["findings"]] == ["readable-by-others"]
+    ran = ready.run("health", "--tolerate-warnings", **ROOMY)
+    assert f"chmod 0700 {ready.repository}" in ran.text
+    shutil.rmtree(ready.repository)
+    found = ready.json("health", code=1, **ROOMY)
+    assert found["checks"]["storage_backends"] == "critical"
+    assert found["checks"]["recent_backups"] == "unknown", "one fault is one finding"
+    assert [one["code"] for one in found["findings"]] == ["storage-unavailable"]
+
+
+def test_what_is_switched_off_is_not_looked_at(ready: Site) -> None:
+    switches: dict[str, Any] = {
+        f"BACKUP_HEALTH_CHECK_{name}": "false" for name in ("STORAGE_CONNECTIVITY", "DISK_SPACE", "RECENT_BACKUPS")
+    }
+    found = ready.json("health", **switches)
+    assert {found["checks"][name] for name in GUIDE if name != "database_connectivity"} == {"disabled"}
+
+
+def test_a_storage_that_hangs_keeps_nobody_waiting(ready: Site) -> None:
+    ready.backup()
+    with SilentServer() as server:
+        hanging: dict[str, Any] = {
+            "BACKUP_AWS_ENABLED": "true", "BACKUP_AWS_BUCKET_NAME": "bucket", "BACKUP_AWS_ENDPOINT_URL": server.url,
+            "BACKUP_AWS_ACCESS_KEY_ID": ACCESS_KEY, "BACKUP_AWS_SECRET_ACCESS_KEY": SECRET_KEY, **ROOMY,
+        }  # fmt: skip
+        began = time.monotonic()
+        found = ready.json("health", code=1, **hanging)
+        took = time.monotonic() - began
+        assert server.connections, "it was asked"
+    (finding,) = found["findings"]
+    assert (finding["code"], finding["subject"], finding["severity"]) == ("storage-hangs", "aws_s3", "error")
+    assert found["metrics"]["total_backups"] == 1, "what answers is told"
+    assert took <= 5, f"it took {took:.1f} s"
