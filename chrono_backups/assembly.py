@@ -27,6 +27,7 @@ from chrono_backups.events import Finding, Listener, silent
 from chrono_backups.identifiers import SOURCES_OF_TYPE, BackupType, SourceName, StorageName
 from chrono_backups.maintenance.identity import may_be_ours
 from chrono_backups.recovery.in_place import Stores
+from chrono_backups.repository.create_once import check_creates_once
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.same import SameRepository
@@ -234,7 +235,8 @@ class Application:
         return repository
 
     def create_repository(self, name: StorageName | None = None) -> Repository:
-        """``init``. Raises ``RepositoryExists``; without a key ``SettingsError``, unless encryption is off.
+        """``init``. Raises ``RepositoryExists``; without a key ``SettingsError``, unless encryption is off; and
+        ``StorageError`` where the storage overwrites what exists.
 
         A storage that is not the primary one gets no repository of its own: it is filled by replication.
         """
@@ -246,9 +248,14 @@ class Application:
                 hint="Make a key: chrono-backups keygen. Keep a copy of it away from the backups.",
             )
         algorithm = encryption.algorithm if encryption.enabled else "none"
-        return Repository.create(
-            self.storage(name, create=True), algorithm=algorithm, operator_key=key, clock=self.clock
-        )
+        storage = self.storage(name, create=True)
+        try:
+            repository = Repository.create(storage, algorithm=algorithm, operator_key=key, clock=self.clock)
+            check_creates_once(storage, repository.keyring.header.encode())
+        except BaseException:
+            storage.close()
+            raise
+        return repository
 
     def _operator_key(self) -> bytes | None:
         return self.settings.encryption.load_key() if self.settings.encryption.enabled else None

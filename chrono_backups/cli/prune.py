@@ -50,8 +50,6 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
         context.output.message("Nothing was changed.")
         return DONE
     context.output.report({**document, "report": report.to_json()}, _done(report))
-    if report.locked:
-        context.output.warning(f"the storage refused to delete {quantities.count(len(report.locked), 'object')}")
     return PARTIAL if any(finding.severity == "error" for finding in report.findings) else DONE
 
 

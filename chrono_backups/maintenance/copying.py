@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 
-from chrono_backups.errors import Damaged, ObjectExists, ObjectMissing, StorageDenied
+from chrono_backups.errors import Damaged, ObjectExists, ObjectLocked, ObjectMissing, StorageDenied
 from chrono_backups.maintenance.inspection import Findings, Inspector, digest_of
 from chrono_backups.pipeline.encryption import Kind
 from chrono_backups.pipeline.packing import pack_digest
@@ -102,7 +102,7 @@ class Copier:
         """Delete a damaged object of the destination; whether it could be."""
         try:
             self.destination.delete(key)
-        except StorageDenied as error:
+        except (StorageDenied, ObjectLocked) as error:
             message = f"the replica's object is damaged, and may not be deleted: {error.message}"
             self._findings.add("damaged-in-replica", key, message, _THERE)
             return False

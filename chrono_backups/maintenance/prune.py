@@ -246,6 +246,9 @@ def prune(repository: Repository, plan: PrunePlan, listener: Listener = silent) 
             held.keep()
             repository.condemn(one.digest for one in condemned)
         extended = extend_under(repository, held, listener)
+    refused = sweep.findings()
+    for finding in refused:
+        listener(finding)
     return PruneReport(
         backups_removed=sweep.backups_removed,
         snapshots_removed=sweep.snapshots_removed,
@@ -262,7 +265,7 @@ def prune(repository: Repository, plan: PrunePlan, listener: Listener = silent) 
         locked=tuple(sweep.locked),
         still_locked=fresh.locked,
         locks_extended=extended.extended,
-        findings=repacker.findings.found,
+        findings=(*repacker.findings.found, *refused),
         seconds=repository.clock.monotonic() - started,
     )
 

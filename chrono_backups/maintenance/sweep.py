@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from chrono_backups.errors import ObjectLocked, StorageDenied
-from chrono_backups.events import Listener, Progress
+from chrono_backups.errors import ObjectLocked, StorageDenied, StorageError
+from chrono_backups.events import Finding, Listener, Progress, Severity
 from chrono_backups.maintenance.exclusion import Claim
 from chrono_backups.maintenance.locks import Locks
 from chrono_backups.maintenance.marks import rows_by_pack
@@ -16,6 +16,7 @@ from chrono_backups.repository.format import object_key
 from chrono_backups.repository.index import by_pack
 from chrono_backups.repository.repository import Condemned, Repository
 
+_MAY_DELETE = "Run prune with an account that may delete (docs/operations.md); backups do without."
 _SMALL = 65536
 _SMALL_MOST = 16
 """So many index objects of fewer than ``_SMALL`` chunks are let be; beyond, they are made into few."""
@@ -33,6 +34,7 @@ class Sweep:
         self._held = held
         self._listener = listener
         self.locked: list[str] = []
+        self._refusal: StorageError | None = None
         self.backups_removed = 0
         self.snapshots_removed = 0
         self.leases_removed = 0
@@ -48,10 +50,22 @@ class Sweep:
             return False
         try:
             self._repository.storage.delete(key)
-        except (StorageDenied, ObjectLocked):
+        except (StorageDenied, ObjectLocked) as error:
             self.locked.append(key)
+            self._refusal = self._refusal or error
             return False
         return True
+
+    def findings(self) -> tuple[Finding, ...]:
+        """What the storage refused, by its first refusal."""
+        if self._refusal is None:
+            return ()
+        count = len(self.locked)
+        others = f"; in all it refused to delete {count} objects" if count > 1 else ""
+        message = f"{self._refusal.message}{others}"
+        subject = self._repository.storage.name
+        severity: Severity = "error" if isinstance(self._refusal, StorageDenied) else "warning"
+        return (Finding("delete-refused", severity, subject, message, self._refusal.hint or _MAY_DELETE),)
 
     def records(self, backups: Sequence[str], snapshots: Iterable[str]) -> None:
         """Remove forgotten backups: manifest, snapshots, tombstone, so that none comes in sight again."""

@@ -134,8 +134,12 @@ def extend_locks(context: dg.OpExecutionContext, planned: Json, backups: Backups
         if report.lock_days:
             until = f"{report.until:%Y-%m-%d %H:%M} UTC" if report.until else ""
             rows.append((name, report.lock_days, report.extended, until))
-    locks = table(("storage", "lock days#", "extended#", "locked until"), rows)
-    context.add_output_metadata({"locks": dg.MetadataValue.md(locks), "failed": ", ".join(failed)})
+    locks = dg.MetadataValue.md(table(("storage", "lock days#", "extended#", "locked until"), rows))
+    context.add_output_metadata({"locks": locks, "failed": ", ".join(failed)})
+    # A lock that nobody extends runs out. Of a storage without any it does not matter that it was not asked.
+    locking_ones = [name for name in failed if getattr(getattr(application.settings, name, None), "lock_days", 0)]
+    if locking_ones:
+        raise dg.Failure(f"locks were not extended in {', '.join(locking_ones)}: see the log", allow_retries=False)
 
 
 @dg.config_mapping

@@ -41,6 +41,7 @@ from chrono_backups.storage.byte_ranges import exactly, past_the_end
 from chrono_backups.storage.http_failures import NO_ANSWER_HINT, NO_ANSWER_OF_ITS, innermost_reason, retry_after
 from chrono_backups.storage.http_sessions import TIMEOUT, new_session
 from chrono_backups.storage.keys import check_key, check_prefix, check_range, is_key
+from chrono_backups.storage.lasting import is_lasting
 from chrono_backups.storage.lock_times import from_now, whole_seconds
 
 if TYPE_CHECKING:
@@ -73,10 +74,10 @@ class AzureBlobStorage:
     * The service lists in key order, a thousand a page. With a hierarchical namespace it does not, which is noticed.
     * The library's own retries are off, but for two of a body that breaks off, which it can't do without.
 
-    With ``lock_days`` each blob gets an immutability policy of its own. Such a container keeps versions, and what
-    can't be deleted is the version: somebody else's delete or overwriting only lays another one on top. So a listing
-    shows the first version of each key, a key that somebody deleted is read from it, and ``delete`` removes all
-    versions, or none where one is locked.
+    With ``lock_days`` each blob that is to last gets an immutability policy of its own. Such a container keeps
+    versions, and what can't be deleted is the version: somebody else's delete or overwriting only lays another one on
+    top. So a listing shows the first version of each key, a key that somebody deleted is read from it, and ``delete``
+    removes all versions, or none where one is locked.
     """
 
     def __init__(
@@ -155,12 +156,12 @@ class AzureBlobStorage:
                     validate_content=True,
                     content_settings=ContentSettings(content_type=_CONTENT_TYPE),
                     standard_blob_tier=self._tier,
-                    **self._policy(),
+                    **self._policy(key),
                 )
                 check_tagged(answer)
 
-    def _policy(self) -> dict[str, Any]:
-        if not self.lock_days:
+    def _policy(self, key: str) -> dict[str, Any]:
+        if not (self.lock_days and is_lasting(key)):
             return {}
         until = from_now(self._clock, self.lock_days)
         return {"immutability_policy": ImmutabilityPolicy(expiry_time=until, policy_mode=self._lock_mode)}
@@ -182,7 +183,7 @@ class AzureBlobStorage:
             validate_content=True,
             content_settings=ContentSettings(content_type=_CONTENT_TYPE, content_md5=bytearray(digest.digest())),
             standard_blob_tier=self._tier,
-            **self._policy(),
+            **self._policy(key),
         )
         check_tagged(answer)
 

@@ -32,6 +32,7 @@ from chrono_backups.storage.gcs_failures import login_failure, meaning, told
 from chrono_backups.storage.http_failures import NO_ANSWER_HINT, NO_ANSWER_OF_ITS, innermost_reason, retry_after
 from chrono_backups.storage.http_sessions import CONNECTION_ERRORS, TIMEOUT, Body, mount
 from chrono_backups.storage.keys import check_key, check_prefix, check_range, is_key
+from chrono_backups.storage.lasting import is_lasting
 from chrono_backups.storage.lock_times import from_now, whole_seconds
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class GcsStorage:
     * The service lists in key order, a thousand a page.
     * The library's own retries are off: ``RetryingStorage`` is around it.
 
-    With ``lock_days`` each object gets a retention of its own, which the bucket has to allow since its
+    With ``lock_days`` each object that is to last gets a retention of its own, which the bucket has to allow since its
     creation. In the mode ``Locked`` nobody can take it back before its time.
 
     Deleting frees space at once only where the bucket has neither soft delete nor versions (docs/operations.md).
@@ -170,6 +171,9 @@ class GcsStorage:
         finally:
             body.close()
 
+    def _locks(self, key: str) -> bool:
+        return self.lock_days > 0 and is_lasting(key)
+
     def _description(self, key: str, view: memoryview) -> dict[str, Any]:
         described: dict[str, Any] = {
             "name": key,
@@ -177,7 +181,7 @@ class GcsStorage:
             "contentType": _CONTENT_TYPE,
             "storageClass": self._storage_class,
         }
-        if self.lock_days:
+        if self._locks(key):
             until = from_now(self._clock, self.lock_days)
             described["retention"] = {"mode": self._lock_mode, "retainUntilTime": until.strftime("%Y-%m-%dT%H:%M:%SZ")}
         return described
@@ -186,7 +190,7 @@ class GcsStorage:
         blob = self._bucket.blob(key, chunk_size=_ONE_REQUEST // 2)
         blob.storage_class = self._storage_class
         blob.crc32c = _crc32c(view)
-        if self.lock_days:
+        if self._locks(key):
             blob.retention.mode = self._lock_mode
             blob.retention.retain_until_time = from_now(self._clock, self.lock_days)
         with BufferReader(view) as reader:

@@ -50,6 +50,13 @@ class LockingContract:
         with pytest.raises(ObjectExists):
             storage.put("packs/a", b"other")
 
+    def test_what_is_only_of_the_moment_is_not_locked(self, storage: LockingStorage) -> None:
+        for key in ("leases/a", "pins/a", "condemned/a", "forgotten/a"):
+            storage.put(key, b"content")
+            assert storage.locked_until(key) is None
+            storage.delete(key)
+        assert list(storage.list()) == []
+
     def test_a_lock_is_extended_and_never_shortened(self, storage: LockingStorage) -> None:
         storage.put("a", b"content")
         storage.extend_lock("a", in_days(20))

@@ -242,6 +242,18 @@ def test_what_is_visibly_damaged_in_the_replica_is_replaced(
                 assert [(one.code, one.subject) for one in report.findings] == [("replaced", key)]
 
 
+def test_what_is_damaged_in_the_replica_and_locked_is_named(site: Site, expected: dict[str, Content]) -> None:
+    mirror = MemoryStorage("mirror", lock_days=30, clock=site.clock)
+    copied(site, mirror)
+    key = next(key for key in mirror.objects if key.startswith("packs/"))
+    mirror.objects[key] = mirror.objects[key][:-1]
+    report = copied(site, mirror)
+    assert not report.ok
+    assert [(one.code, one.subject) for one in report.findings if "locked" in one.message] == [
+        ("damaged-in-replica", key)
+    ]
+
+
 def test_a_sound_object_of_the_same_name_is_not_replaced(
     site: Site, mirror: MemoryStorage, expected: dict[str, Content]
 ) -> None:

@@ -101,7 +101,9 @@ class ApiError(Exception):
 class GcsServer:
     """The server, on a free port of the loopback interface; a context."""
 
-    def __init__(self, *, token: str | None = None) -> None:
+    def __init__(self, *, token: str | None = None, pretends: bool = False) -> None:
+        """``pretends``: preconditions are taken and not kept to."""
+        self.pretends = pretends
         self.buckets: dict[str, Bucket] = {}
         self.token = token
         self.requests: list[tuple[str, str]] = []
@@ -174,7 +176,8 @@ class GcsServer:
         with self.lock:
             holder = self.bucket(bucket)
             present = holder.objects.get(name)
-            check_conditions(query, present)
+            if not self.pretends:
+                check_conditions(query, present)
             if present is not None:
                 self.check_retention(bucket, present)
             stored = StoredObject(
@@ -362,7 +365,8 @@ class _Handler(BaseHTTPRequestHandler):
             described = json.loads(content or b"{}")
             name = described.get("name") or query.get("name", "")
             with state.lock:
-                check_conditions(query, state.bucket(bucket).objects.get(name))
+                if not state.pretends:
+                    check_conditions(query, state.bucket(bucket).objects.get(name))
                 session = f"s{state.next_generation()}"
                 state.sessions[session] = _Session(bucket, query, described)
             self._answer(200, Location=f"{state.url}/upload/storage/v1/b/{bucket}/o?upload_id={session}")

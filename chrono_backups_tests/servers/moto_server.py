@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chrono_backups.storage.settings import AwsS3Settings
@@ -57,14 +58,20 @@ def s3_client(port: int) -> S3Client:
 class MotoServer:
     """A server on a free port of the loopback interface; a context."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pretends: bool = False) -> None:
+        """``pretends``: it takes ``If-None-Match`` and ignores it."""
+        self._arguments = ["--pretend"] if pretends else []
         self.port = 0
         self._process: subprocess.Popen[str] | None = None
         self._client: S3Client | None = None
 
     def __enter__(self) -> MotoServer:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", __name__, *self._arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).resolve().parents[2],  # the package is found there, wherever a test went
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -103,8 +110,9 @@ class MotoServer:
 class _OneAtATime:
     """Requests are read side by side and carried out one after the other: moto's own checks race."""
 
-    def __init__(self, application: Callable[[dict[str, Any], Any], Iterable[bytes]]) -> None:
+    def __init__(self, application: Callable[[dict[str, Any], Any], Iterable[bytes]], *, pretends: bool) -> None:
         self._application = application
+        self._pretends = pretends
         self._lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -114,11 +122,13 @@ class _OneAtATime:
             start_response("400 Bad Request", [("Content-Length", "0")])
             return []
         environ["wsgi.input"] = io.BytesIO(body)
+        if self._pretends:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
         with self._lock:
             return list(self._application(environ, start_response))
 
 
-def serve(ready: Callable[[int], None]) -> None:
+def serve(ready: Callable[[int], None], *, pretends: bool) -> None:
     """Serve until standard input ends."""
     from moto.moto_server.werkzeug_app import create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
@@ -131,7 +141,7 @@ def serve(ready: Callable[[int], None]) -> None:
         def log(self, *_: object) -> None:
             """Say nothing."""
 
-    application = _OneAtATime(create_backend_app("s3"))
+    application = _OneAtATime(create_backend_app("s3"), pretends=pretends)
     server = make_server(_HOST, 0, application, threaded=True, request_handler=Handler)
     server.daemon_threads = True  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -140,4 +150,4 @@ def serve(ready: Callable[[int], None]) -> None:
 
 
 if __name__ == "__main__":
-    serve(lambda port: print(port, flush=True))  # noqa: T201
+    serve(lambda port: print(port, flush=True), pretends="--pretend" in sys.argv)  # noqa: T201

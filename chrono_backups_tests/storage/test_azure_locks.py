@@ -44,7 +44,7 @@ class TestWhereVersionsAreKept(StorageContract):
 
     @pytest.fixture
     def opener(self, server: AzureVersionsServer, monkeypatch: pytest.MonkeyPatch) -> Opener:
-        monkeypatch.setattr("chrono_backups.storage.azure.AzureBlobStorage._policy", lambda self: {})
+        monkeypatch.setattr("chrono_backups.storage.azure.AzureBlobStorage._policy", lambda self, key: {})
         return lambda: open_locking(server, 10)
 
 

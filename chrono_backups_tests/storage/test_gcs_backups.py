@@ -50,4 +50,5 @@ class TestWholeBackups(WholeBackupContract):
         site.backup("incremental")
         stored = server.buckets["locked"].objects.values()
         assert stored and all(one.retention is not None for one in stored)
+        assert not any(one.name.startswith("leases/") for one in stored)
         site.run("verify", "--full")

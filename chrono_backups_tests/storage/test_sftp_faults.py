@@ -224,7 +224,8 @@ class TestServer:
         finally:
             done.set()
             killer.join()
-        assert keys_of(direct.list("packs/")) == [f"packs/{number:02}" for number in range(20)]
+        # The last kill may have come after the last put: what is asked first meets a session that is gone.
+        assert keys_of(storage.list("packs/")) == [f"packs/{number:02}" for number in range(20)]
         for number in range(20):
             assert bytes(direct.get(f"packs/{number:02}")) == content_of(str(number), 3_000_000)
 
