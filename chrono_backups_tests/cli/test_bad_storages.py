@@ -14,7 +14,8 @@ import pytest
 from chrono_backups.cli.main import main
 from chrono_backups_tests.cli.conftest import KEY, OTHER_KEY, write_tree
 from chrono_backups_tests.servers.azurite import Azurite, azurite, azurite_command
-from chrono_backups_tests.servers.fault_proxy import FaultProxy, s3_error
+from chrono_backups_tests.servers.fault_proxy import FaultProxy
+from chrono_backups_tests.servers.faults import s3_error
 from chrono_backups_tests.servers.gcs_server import GcsServer
 from chrono_backups_tests.servers.moto_server import ACCESS_KEY, SECRET_KEY, MotoServer
 from chrono_backups_tests.servers.s3_binary import program, s3_server
