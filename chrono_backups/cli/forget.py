@@ -15,11 +15,13 @@ from chrono_backups.errors import UsageError
 from chrono_backups.identifiers import parse_backup_id
 from chrono_backups.maintenance.forget import forget, forget_ids, plan_forget
 from chrono_backups.maintenance.retention import Verdict
+from chrono_backups.maintenance.wal_retention import WalVerdict
 from chrono_backups.repository.repository import Repository
 
 DESCRIPTION = """\
 Drop the backups that no retention rule keeps (BACKUP_RETENTION_DAYS, BACKUP_KEEP_…, BACKUP_MIN_BACKUPS_TO_KEEP),
-or exactly those named. Every verdict is shown with its reasons. Space is freed by `prune`, later.
+or exactly those named. Every verdict is shown with its reasons. Archived WAL is kept back to the oldest base backup
+that is kept. Space is freed by `prune`, later.
 """
 
 
@@ -44,6 +46,7 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Show the verdicts, then carry them out."""
     context.when_cancelled = "the repository is whole; run it again to forget the rest"
+    wal: Sequence[WalVerdict] = ()
     with context.repository(arguments.storage) as repository:
         if arguments.ids:
             verdicts = _named(repository, arguments.ids)
@@ -53,11 +56,11 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
         else:
             zone = _zone(context.settings.timezone)
             plan = plan_forget(repository, context.settings.retention, context.clock.now(), timezone=zone)
-            verdicts = list(plan.verdicts)
+            verdicts, wal = list(plan.verdicts), plan.wal
             _show_first(context, verdicts, arguments.dry_run)
             if not arguments.dry_run:
                 forget(repository, plan)
-    _conclude(context, verdicts, arguments.dry_run)
+    _conclude(context, verdicts, wal, arguments.dry_run)
     return DONE
 
 
@@ -87,16 +90,19 @@ def _show_first(context: Context, verdicts: Sequence[Verdict], dry_run: bool) ->
         context.output.lines(table(("VERDICT", "ID", "REASONS"), rows))
 
 
-def _conclude(context: Context, verdicts: Sequence[Verdict], dry_run: bool) -> None:
+def _conclude(context: Context, verdicts: Sequence[Verdict], wal: Sequence[WalVerdict], dry_run: bool) -> None:
     dropped = [one for one in verdicts if not one.keep]
     document = {
         "dry_run": dry_run,
         "keep": [{"id": one.backup_id, "reasons": list(one.reasons)} for one in verdicts if one.keep],
         "forget": [{"id": one.backup_id, "reasons": list(one.reasons)} for one in dropped],
+        "wal": [one.to_json() for one in wal],
     }
     if context.output.json:
         context.output.document(document)
     count = f"{len(dropped):,} of {len(verdicts):,}" if len(dropped) != len(verdicts) else f"{len(dropped):,}"
     context.output.message(f"would forget {count}" if dry_run else f"forgot {count}")
+    for one in wal:
+        context.output.message(f"WAL of cluster {one.system_identifier} is kept {one.reason}")
     if dropped and not dry_run:
         context.output.message("`chrono-backups prune` frees their space.")

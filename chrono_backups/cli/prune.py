@@ -13,10 +13,12 @@ from chrono_backups.cli.terminal import quantities
 from chrono_backups.cli.terminal.tables import facts
 from chrono_backups.maintenance.locks import LockedObject
 from chrono_backups.maintenance.prune import PackUse, PrunePlan, PruneReport, plan_prune, prune
+from chrono_backups.maintenance.wal_retention import WalVerdict
 
 DESCRIPTION = """\
-Free the space of forgotten backups. What nothing refers to is condemned first, and deleted by a later prune, once
-BACKUP_PRUNE_GRACE_HOURS have passed without a writer taking it back: any number of backups may run meanwhile.
+Free the space of forgotten backups, and of the WAL from before the oldest base backup that is kept. What nothing refers
+to is condemned first, and deleted by a later prune, once BACKUP_PRUNE_GRACE_HOURS have passed without a writer taking
+it back: any number of backups may run meanwhile.
 """
 
 
@@ -65,9 +67,17 @@ def _plan(plan: PrunePlan) -> list[str]:
             ("to spare", _packs(plan.spare, "condemned, and needed again")),
             ("waiting", _packs(plan.waiting, f"condemned, deleted from {sweep} on" if sweep else "condemned")),
             ("held up by", ", ".join(plan.blocked_by)),
+            *(("WAL", _wal(one)) for one in plan.wal),
             ("locked", _locked(plan.locked)),
         ]
     )
+
+
+def _wal(verdict: WalVerdict) -> str:
+    """What goes, what stays, and why."""
+    going = f"{quantities.count(len(verdict.remove), 'object')}, {quantities.size(verdict.bytes_to_remove)} to delete; "
+    kept = f"{quantities.count(verdict.objects_kept, 'object')}, {quantities.size(verdict.bytes_kept)} kept: "
+    return (going if verdict.remove else "") + kept + verdict.reason
 
 
 def _packs(packs: Sequence[PackUse], why: str) -> str:
@@ -89,10 +99,12 @@ def _locked(locked: Sequence[LockedObject]) -> str:
 def _done(report: PruneReport) -> list[str]:
     freed = f"{quantities.size(report.bytes_freed)}, {quantities.count(report.packs_deleted, 'pack')}"
     condemned = f"{quantities.count(report.packs_condemned, 'pack')}, {quantities.size(report.bytes_condemned)}"
+    wal = quantities.count(report.wal_objects_deleted, "object")
     copied = f"{quantities.count(report.packs_repacked, 'pack')}, {quantities.size(report.bytes_repacked)}"
     return facts(
         [
             ("freed", f"{freed}, in {quantities.duration(report.seconds)}"),
+            ("WAL", f"{wal} deleted" if report.wal_objects_deleted else ""),
             ("removed", quantities.count(report.backups_removed, "backup") if report.backups_removed else ""),
             ("condemned", condemned if report.packs_condemned else ""),
             ("copied", copied if report.packs_repacked else ""),

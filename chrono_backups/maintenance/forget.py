@@ -12,9 +12,13 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from chrono_backups.errors import BackupMissing, Damaged, ObjectMissing, RepositoryError, UsageError
+from chrono_backups.events import silent
 from chrono_backups.maintenance.retention import Verdict, judge
 from chrono_backups.maintenance.settings import RetentionPolicy
+from chrono_backups.maintenance.wal_retention import WalVerdict, judge_wal
+from chrono_backups.maintenance.wal_survey import archived_wal
 from chrono_backups.repository.evidence import proven
+from chrono_backups.repository.recovery_points import bases
 from chrono_backups.repository.repository import Repository
 
 _DAMAGED = "its manifest is damaged, so no rule can judge it: see `chrono-backups verify`"
@@ -25,6 +29,8 @@ class ForgetPlan:
     """What retention would forget, and every verdict behind it, newest backup first."""
 
     verdicts: tuple[Verdict, ...]
+    wal: tuple[WalVerdict, ...] = ()
+    """What the WAL archive will be kept for then; ``prune`` frees what is before."""
 
     @property
     def forget(self) -> tuple[str, ...]:
@@ -35,6 +41,7 @@ class ForgetPlan:
         return {
             "keep": [one.to_json() for one in self.verdicts if one.keep],
             "forget": [one.to_json() for one in self.verdicts if not one.keep],
+            "wal": [one.to_json() for one in self.wal],
         }
 
 
@@ -45,7 +52,13 @@ def plan_forget(
     pins = _pins(repository)  # before the backups: one that is pinned from now on is none of these
     backups, damaged = repository.readable_backups()
     verdicts = judge(backups, policy, now, pinned=pins, proven=proven(repository), timezone=timezone)
-    return ForgetPlan((*verdicts, *(Verdict(name, True, (_DAMAGED,)) for name in sorted(damaged))))
+    whole = (*verdicts, *(Verdict(name, True, (_DAMAGED,)) for name in sorted(damaged)))
+    if damaged:  # where their base backups begin is not known, so nothing is said of the WAL, and prune touches none
+        return ForgetPlan(whole)
+    kept = {one.backup_id for one in verdicts if one.keep}
+    left = bases(one for one in backups if one.backup_id in kept)
+    wal = tuple(judge_wal(one.archived, left, (), now, one.newest) for one in archived_wal(repository, left, silent))
+    return ForgetPlan(whole, wal)
 
 
 def _pins(repository: Repository) -> dict[str, str]:

@@ -29,9 +29,11 @@ from chrono_backups.errors import (
     StorageError,
 )
 from chrono_backups.events import Finding, Listener, silent
+from chrono_backups.maintenance.copying import Copier
 from chrono_backups.maintenance.exclusion import Claim, claim
 from chrono_backups.maintenance.inspection import Findings, Inspector, digest_of
 from chrono_backups.maintenance.verify import VerifyReport, verify
+from chrono_backups.maintenance.wal_copies import WalCopies
 from chrono_backups.pipeline.encryption import Kind
 from chrono_backups.pipeline.packing import PackedChunk, pack_digest
 from chrono_backups.repository.format import (
@@ -46,6 +48,7 @@ from chrono_backups.repository.format import (
 )
 from chrono_backups.repository.index import Location, Pack, by_pack
 from chrono_backups.repository.repository import Repository
+from chrono_backups.repository.wal_archive import WalArchive
 from chrono_backups.storage.base import ObjectInfo
 
 _ROUNDS = 4
@@ -91,6 +94,8 @@ def heal(
             break
         repository.reload()
         report = verify(repository, backup_id=backup_id, full=full, listener=listener)
+    if backup_id is None and healer.wal():
+        report = verify(repository, full=full, listener=listener)
     left = {finding.subject for finding in report.findings}
     unrepaired = tuple(one for one in healer.unrepaired.values() if one.subject in left)
     return HealReport(tuple(healer.repaired.values()), unrepaired, report)
@@ -114,6 +119,19 @@ class _Healer:
             pass
         if self._replace(HEADER_KEY, header.encode()):
             self._note(HEADER_KEY, "it was put back")
+
+    def wal(self) -> bool:
+        """Put back archived WAL that base backups here need and another storage has; whether there was any."""
+        before = len(self.repaired)
+        if not any(WalArchive.systems(other) for other in self._others):
+            return False
+        with claim(self._repository, "repair") as held:
+            for other in self._others:
+                findings = Findings()
+                copier = Copier(other, self._repository, findings)
+                for key in WalCopies(other, self._repository, copier, held, findings).run(every=False):
+                    self._note(key, f"it was missing, and was put back from {other.storage.name}")
+        return len(self.repaired) > before
 
     def mend(self, subjects: Sequence[str]) -> bool:
         """Mend the objects that are named; whether anything was."""

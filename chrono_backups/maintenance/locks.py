@@ -26,9 +26,13 @@ from chrono_backups.maintenance.inspection import Findings, Inspector, digest_of
 from chrono_backups.maintenance.marks import MarkedIndex, rows_by_pack
 from chrono_backups.maintenance.packs import on_threads
 from chrono_backups.maintenance.survey import Survey
+from chrono_backups.maintenance.wal_retention import WalVerdict, judge_wal
+from chrono_backups.maintenance.wal_survey import archived_wal
 from chrono_backups.pipeline.encryption import Kind
+from chrono_backups.repository.evidence import backup_of
 from chrono_backups.repository.format import FOLDERS, HEADER_KEY, KEYS_FOLDER, object_key, prefix
 from chrono_backups.repository.index import by_pack
+from chrono_backups.repository.recovery_points import bases
 from chrono_backups.repository.repository import Repository
 from chrono_backups.storage.base import Storage
 from chrono_backups.storage.locking import extend_lock, lock_days, locked_until
@@ -36,7 +40,7 @@ from chrono_backups.storage.locking import extend_lock, lock_days, locked_until
 _THREADS = 8
 _PASSING: tuple[Kind, ...] = ("lease", "condemned", "forgotten", "lock")
 """What nothing relies on for longer than it is locked for anyway."""
-_OF_BACKUPS: tuple[Kind, ...] = ("manifest", "snapshot", "pin")
+_OF_BACKUPS: tuple[Kind, ...] = ("manifest", "snapshot", "pin", "drill")
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,15 @@ class KeptByLocks:
             return any([kept, *(self._is_kept("snapshot", one) for one in snapshots.get(name, ()))])
 
         return tuple(name for name in names if not is_kept(name))
+
+    def wal(self, verdict: WalVerdict) -> WalVerdict:
+        """The verdict, without the objects that may not go."""
+        if not self._locks.days or not verdict.remove:
+            return verdict
+        system = verdict.system_identifier
+        sizes = next(one.archived.contents.sizes for one in self._found.wal if one.system == system)
+        kept = [name for name in verdict.remove if self._is_kept("wal", f"{system}/{name}", sizes[name])]
+        return verdict.without(kept, sizes)
 
     def snapshots(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those that may go."""
@@ -210,6 +223,7 @@ def _relied_on(repository: Repository) -> Iterator[str]:
     condemned = {pack for one in repository.condemned() for pack in one.packs}
     forgotten = set(repository.forgotten())
     left = _without(repository, condemned)
+    wal = _wal_to_let_go(repository)
     yield HEADER_KEY
     yield from (info.key for info in storage.list(f"{KEYS_FOLDER}/"))
     for kind in FOLDERS:
@@ -217,12 +231,24 @@ def _relied_on(repository: Repository) -> Iterator[str]:
             continue
         for info in storage.list(prefix(kind)):
             name = info.key.removeprefix(prefix(kind))
-            backup_id = name.rsplit("-", 2)[0] if kind == "snapshot" else name
+            backup_id = name.rsplit("-", 2)[0] if kind == "snapshot" else backup_of(name) if kind == "drill" else name
             if kind == "pack" and digest_of(info.key) in condemned:
                 continue
             if (kind in _OF_BACKUPS and backup_id in forgotten) or (kind == "index" and name in left):
                 continue
+            if kind == "wal" and name in wal:
+                continue
             yield info.key
+
+
+def _wal_to_let_go(repository: Repository) -> set[str]:
+    """Names of archived WAL that no base backup in sight needs any more; none while that can't be known."""
+    manifests, damaged = repository.readable_backups()
+    if damaged:
+        return set()
+    kept, now = bases(manifests), repository.clock.now()
+    verdicts = [judge_wal(one.archived, kept, (), now, one.newest) for one in archived_wal(repository, kept, silent)]
+    return {f"{one.system_identifier}/{name}" for one in verdicts for name in one.remove}
 
 
 def _without(repository: Repository, condemned: set[bytes]) -> set[str]:

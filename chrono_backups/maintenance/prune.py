@@ -29,6 +29,8 @@ Why no backup ever loses a chunk:
 8. A reader holds no lease. It finds what it began with as long as it takes no longer than the grace period, which
    has to pass between the copying of a chunk and the end of its old pack.
 
+Archived WAL goes as the base backups do that need it (``wal_retention`` says why none loses any).
+
 What a storage keeps locked is left out of the plan, which says until when, and comes into that of a later prune; what
 it refuses to delete without having said so (write-once storage, a writer's rights) is left and reported. A pack stays
 as long as an index object that names it does. Locks of what is still needed are extended at the end (``locks``).
@@ -48,6 +50,7 @@ from chrono_backups.maintenance.locks import KeptByLocks, LockedObject, Locks, e
 from chrono_backups.maintenance.repack import Repacker
 from chrono_backups.maintenance.survey import Survey, old_packs, started_long_ago, survey
 from chrono_backups.maintenance.sweep import Sweep
+from chrono_backups.maintenance.wal_retention import WalVerdict, judge_wal
 from chrono_backups.repository.repository import Condemned, Repository
 
 REPACK_BELOW = 0.5
@@ -91,11 +94,13 @@ class PrunePlan:
     """When the grace period of the oldest waiting condemnation is over."""
     locked: tuple[LockedObject, ...] = field(default=(), repr=False)
     """What would be deleted now, and is locked by the storage."""
+    wal: tuple[WalVerdict, ...] = field(default=(), repr=False)
+    """A verdict for each cluster whose WAL is archived."""
 
     @property
     def bytes_freed(self) -> int:
         """Bytes that carrying it out frees at once."""
-        return _bytes(self.sweep)
+        return _bytes(self.sweep) + sum(one.bytes_to_remove for one in self.wal)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -116,6 +121,9 @@ class PrunePlan:
             "backups_to_remove": list(self.backups),
             "snapshots_to_remove": list(self.snapshots),
             "leases_to_remove": list(self.leases),
+            "wal_objects_to_delete": sum(len(one.remove) for one in self.wal),
+            "wal_bytes_to_delete": sum(one.bytes_to_remove for one in self.wal),
+            "wal": [one.to_json() for one in self.wal],
         }
 
 
@@ -128,6 +136,7 @@ class PruneReport:
     leases_removed: int
     packs_deleted: int
     bytes_freed: int
+    wal_objects_deleted: int
     packs_spared: int
     packs_repacked: int
     bytes_repacked: int
@@ -193,8 +202,16 @@ def _plan(found: Survey, grace: timedelta, locks: Locks) -> PrunePlan:
         leases=tuple(found.expired),
         blocked_by=tuple(sorted({lease.holder for one in ripe for lease in blockers(found, one)})),
         next_sweep=min((one.condemned_at + grace for one in later), default=None),
+        wal=tuple(map(kept.wal, judged_wal(found, removed))),
         locked=tuple(kept.locked.values()),
     )
+
+
+def judged_wal(found: Survey, removed: Iterable[str]) -> list[WalVerdict]:
+    """What becomes of the WAL, once the backups ``removed`` are."""
+    gone = set(removed)
+    bases = [base for base in found.bases if base.backup_id not in gone]
+    return [judge_wal(one.archived, bases, found.writers, found.now, one.newest) for one in found.wal]
 
 
 def blockers(found: Survey, condemned: Condemned) -> list[Any]:
@@ -239,6 +256,8 @@ def prune(repository: Repository, plan: PrunePlan, listener: Listener = silent) 
         sweep.records(_names(fresh.backups, plan.backups), _names(fresh.snapshots, plan.snapshots))
         sweep.leases(_names(fresh.leases, plan.leases))
         sweep.packs({one.digest: one.size for one in doomed}, due)
+        for verdict in fresh.wal:
+            sweep.wal(verdict, _names(verdict.remove, _wal_names(plan, verdict.system_identifier)))
         repacker = Repacker(repository, found, held, listener)
         repacked = repacker.run([one.digest for one in _both(fresh.repack, plan.repack)])
         condemned = [*_both(fresh.condemn, plan.condemn), *(one for one in fresh.repack if one.digest in repacked)]
@@ -255,6 +274,7 @@ def prune(repository: Repository, plan: PrunePlan, listener: Listener = silent) 
         leases_removed=sweep.leases_removed,
         packs_deleted=sweep.packs_deleted,
         bytes_freed=sweep.bytes_freed,
+        wal_objects_deleted=sweep.wal_deleted,
         packs_spared=len(fresh.spare),
         packs_repacked=len(repacked),
         bytes_repacked=repacker.bytes,
@@ -273,6 +293,10 @@ def prune(repository: Repository, plan: PrunePlan, listener: Listener = silent) 
 def _both(now: Iterable[PackUse], planned: Iterable[PackUse]) -> list[PackUse]:
     shown = {one.digest for one in planned}
     return [one for one in now if one.digest in shown]
+
+
+def _wal_names(plan: PrunePlan, system: str) -> tuple[str, ...]:
+    return next((one.remove for one in plan.wal if one.system_identifier == system), ())
 
 
 def _names(now: Iterable[str], planned: Iterable[str]) -> list[str]:

@@ -8,6 +8,8 @@ Sides are compared by one listing for each kind of object: names and sizes. Pack
 opened, before they are stored; what is damaged at the source is named and not copied, nor is a backup that needs
 it. What is damaged in the replica in a way that its size shows is replaced.
 
+Archived WAL comes last (``wal_copies``): all that the base backups in the replica need.
+
 Nothing else is ever removed from the replica. What was forgotten and pruned at the source since is still there;
 tombstones are copied, and the replica is pruned by a prune of its own. A backup that was forgotten in the replica
 is not brought back while its tombstone is there.
@@ -32,6 +34,7 @@ from chrono_backups.maintenance.inspection import Findings, Inspector
 from chrono_backups.maintenance.marks import MarkedIndex, rows_by_pack
 from chrono_backups.maintenance.needs import needed_packs, not_covered
 from chrono_backups.maintenance.packs import on_threads
+from chrono_backups.maintenance.wal_copies import WalCopies
 from chrono_backups.pipeline.encryption import Kind
 from chrono_backups.repository.evidence import backup_of
 from chrono_backups.repository.format import open_object
@@ -140,6 +143,9 @@ class _Replication:
             self._lost_snapshots(here, there)
         self._records("manifest", [name for name in here if name not in self.withheld and name not in hidden])
         self._marks()
+        WalCopies(self._source, self._target, self._copier, self._held, self._findings, self._listener).run(
+            every=chosen is None
+        )
 
     # Backups.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -15,10 +16,12 @@ from chrono_backups.maintenance.exclusion import CLOCKS_DIFFER, has_run_out, pur
 from chrono_backups.maintenance.inspection import Findings, Inspector, digest_of
 from chrono_backups.maintenance.listings import Listings, chunks_of_rows, raise_unavailable, read_chunks, row_chunks
 from chrono_backups.maintenance.marks import NEEDED, MarkedIndex, Place
+from chrono_backups.maintenance.wal_survey import ArchivedWal, archived_wal
 from chrono_backups.repository.format import object_key, prefix
 from chrono_backups.repository.index import IndexTable
 from chrono_backups.repository.leases import Lease
 from chrono_backups.repository.reader import ChunkReader
+from chrono_backups.repository.recovery_points import Base, bases
 from chrono_backups.repository.repository import Condemned, Repository
 from chrono_backups.storage.locking import lock_days
 
@@ -63,6 +66,9 @@ class Survey:
     snapshots: list[str] = field(default_factory=list)
     claimed: set[str] = field(default_factory=set)
     """Snapshots of backups in sight."""
+    bases: list[Base] = field(default_factory=list)
+    """Of all manifests that can be read, forgotten ones too."""
+    wal: list[ArchivedWal] = field(default_factory=list)
     index_objects: list[IndexObject] = field(default_factory=list)
     index: MarkedIndex = field(default_factory=lambda: MarkedIndex(()))
     stored: dict[bytes, int] = field(default_factory=dict)
@@ -82,13 +88,15 @@ class Survey:
 def survey(repository: Repository, now: datetime, listener: Listener) -> Survey:
     """Read and mark. Raises ``Damaged`` where the repository is not whole; ``listener`` has all that is wrong.
 
-    The order matters, see ``prune``: leases, then condemnations, then manifests, then the index, then the packs.
+    The order matters, see ``prune``: leases, then condemnations, then manifests, then the index, then the packs; and
+    WAL after the manifests, whose base backups say what is kept of it.
     """
     findings = Findings(listener)
     found = Survey(now)
     _read_leases(repository, found)
     _read_condemned(repository, found, findings)
     listings = _read_backups(repository, found, findings)
+    found.wal = archived_wal(repository, found.bases, listener)
     inspector = Inspector(repository, findings)
     tables = inspector.index_tables()
     found.index = MarkedIndex(tables.values())
@@ -158,9 +166,12 @@ def _read_backups(repository: Repository, found: Survey, findings: Findings) -> 
     listings = Listings()
     for name in found.manifests:
         if name in found.forgotten:
+            with suppress(ObjectMissing, Damaged):
+                found.bases += bases([repository.manifest(name)])
             continue
         try:
             manifest = repository.manifest(name)
+            found.bases += bases([manifest])
             for summary in manifest.snapshots:
                 found.claimed.add(summary.snapshot_id)
                 listings.add(repository.snapshot(summary.snapshot_id))

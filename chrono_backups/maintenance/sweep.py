@@ -10,6 +10,7 @@ from chrono_backups.maintenance.exclusion import Claim
 from chrono_backups.maintenance.locks import Locks
 from chrono_backups.maintenance.marks import rows_by_pack
 from chrono_backups.maintenance.survey import Survey
+from chrono_backups.maintenance.wal_retention import WalVerdict
 from chrono_backups.pipeline.encryption import Kind
 from chrono_backups.repository.evidence import backup_of
 from chrono_backups.repository.format import object_key
@@ -40,6 +41,7 @@ class Sweep:
         self.leases_removed = 0
         self.packs_deleted = 0
         self.bytes_freed = 0
+        self.wal_deleted = 0
         self.index_written = 0
         self.index_deleted = 0
 
@@ -80,9 +82,20 @@ class Sweep:
             if name in pinned:
                 self._delete("pin", name)
             self._delete("forgotten", name)
-        for name in self._repository.names("drill"):
-            if backup_of(name) in removed:
+        evidence = self._repository.names("drill")  # before the manifests: a new backup's is not taken for lost
+        left = set(self._repository.names("manifest"))
+        for name in evidence:
+            if backup_of(name) not in left:
                 self._delete("drill", name)
+
+    def wal(self, verdict: WalVerdict, names: Iterable[str]) -> None:
+        """Delete archived WAL that no base backup needs."""
+        archived = next(one.archived for one in self._found.wal if one.system == verdict.system_identifier)
+        for number, name in enumerate(names, 1):
+            if self._delete("wal", f"{verdict.system_identifier}/{name}"):
+                self.wal_deleted += 1
+                self.bytes_freed += archived.contents.sizes.get(name, 0)
+            self._listener(Progress("prune", "wal", self.bytes_freed, number, None, len(verdict.remove)))
 
     def leases(self, names: Iterable[str]) -> None:
         """Remove leases that have run out."""

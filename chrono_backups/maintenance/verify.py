@@ -1,7 +1,8 @@
 """Verification: what is stored is proven to be what was written, as far as that is asked.
 
 Quick: the header, the key slots and every record open and are well-formed; every backup's snapshots, listings and
-chunks are there, in packs that are stored in full size. Full: every byte of every pack besides.
+chunks are there, in packs that are stored in full size; archived WAL has no gaps. Full: every byte of every pack and of
+all WAL besides.
 
 It goes on behind whatever it meets, changes nothing, and names each damaged object once, with the backups and paths
 that it spoils. Backups may be taken and pruned meanwhile. What a writer has stored and not yet committed, or a
@@ -23,6 +24,7 @@ from chrono_backups.maintenance.inspection import HINT, Findings, Inspector
 from chrono_backups.maintenance.packs import PackProver, PackResult, on_threads
 from chrono_backups.maintenance.spoilt import Spoilt
 from chrono_backups.maintenance.structure import Structure
+from chrono_backups.maintenance.wal_verification import verify_wal
 from chrono_backups.pipeline.encryption import Kind
 from chrono_backups.repository.evidence import Evidence
 from chrono_backups.repository.format import HEADER_KEY, KEYS_FOLDER, Header, KeySlot, object_key, open_record, prefix
@@ -138,6 +140,7 @@ class _Verification:
         self._slots()
         if self._backup_id is None:
             self._records()
+            verify_wal(self.inspector, full=self._full, progress=self._progress)
         structure = self._structure
         structure.read()
         spoilt = Spoilt(self._repository, structure, self._findings)

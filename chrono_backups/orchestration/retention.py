@@ -1,5 +1,6 @@
 """The retention job: plan, forget, plan, prune. Each plan is shown, with reasons, before it is carried out."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,10 +15,11 @@ from chrono_backups.maintenance import locks as locking
 from chrono_backups.maintenance import prune as pruning
 from chrono_backups.maintenance.forget import ForgetPlan
 from chrono_backups.maintenance.retention import Verdict
+from chrono_backups.maintenance.wal_retention import WalVerdict
 from chrono_backups.orchestration.days import day_of
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.launch import RetentionLaunch
-from chrono_backups.orchestration.metadata import ROWS_SHOWN, findings_table, in_words, plain_metadata, table
+from chrono_backups.orchestration.metadata import ROWS_SHOWN, Metadata, findings_table, in_words, plain_metadata, table
 from chrono_backups.orchestration.names import KIND_TAG, backup_asset_key
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
@@ -44,6 +46,7 @@ def plan_forget(context: dg.OpExecutionContext, config: RetentionLaunch, backups
     context.add_output_metadata(
         {
             "verdicts": dg.MetadataValue.md(table(("backup", "verdict", "why"), rows)),
+            **_wal(planned.wal),
             "kept": len(planned.verdicts) - len(planned.forget),
             "forgotten": len(planned.forget),
             "dry_run": config.dry_run,
@@ -51,6 +54,19 @@ def plan_forget(context: dg.OpExecutionContext, config: RetentionLaunch, backups
     )
     verdicts = [[one.backup_id, one.keep, list(one.reasons)] for one in planned.verdicts]
     return {"dry_run": config.dry_run, "verdicts": verdicts}
+
+
+def _wal(verdicts: Sequence[WalVerdict]) -> Metadata:
+    """How far back each cluster's archived WAL is kept, why, and what is before."""
+    if not verdicts:
+        return {}
+    rows = [
+        (one.system_identifier, one.keep_from or "all", in_words(one.bytes_kept), len(one.remove),
+         in_words(one.bytes_to_remove), one.reason)
+        for one in verdicts
+    ]  # fmt: skip
+    heads = ("cluster", "WAL kept from", "kept#", "objects before#", "in bytes#", "why")
+    return {"wal": dg.MetadataValue.md(table(heads, rows))}
 
 
 @dg.op(pool=POOL)
@@ -91,7 +107,7 @@ def plan_prune(context: dg.OpExecutionContext, planned: Json, backups: BackupsRe
     with explained(context), backups.opened() as (application, repository):
         grace, now = _grace(application.settings), repository.clock.now()
         found = pruning.plan_prune(repository, grace=grace, now=now, listener=RunLog(context.log))
-    context.add_output_metadata({**plain_metadata(found.to_json()), "dry_run": planned["dry_run"]})
+    context.add_output_metadata({**plain_metadata(found.to_json()), **_wal(found.wal), "dry_run": planned["dry_run"]})
     return {**planned, "planned_at": to_text(now)}
 
 

@@ -40,6 +40,7 @@ class Base:
     """Where it becomes consistent."""
     end_time: datetime
     segment_size: int
+    start_time: datetime
 
     @classmethod
     def of(cls, backup_id: str, facts: Mapping[str, Any]) -> Base:
@@ -52,6 +53,7 @@ class Base:
             lsn_number(facts["end_lsn"]),
             from_text(facts["stop_time"]),
             int(facts["wal_segment_size"]),
+            from_text(facts["start_time"]),
         )
 
 
