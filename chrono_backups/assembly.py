@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from chrono_backups.backup.boundaries import Positions
 from chrono_backups.backup.hooks import Hooks
+from chrono_backups.backup.order import MEET, in_order
 from chrono_backups.backup.plan import BackupPlan, Outcome, plan_backup
 from chrono_backups.backup.service import abandon, capture, commit
 from chrono_backups.clock import Clock, SystemClock
@@ -265,11 +268,11 @@ class Application:
     def sources(
         self, backup_type: BackupType, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
     ) -> list[AnySource]:
-        """The configured sources that such a backup captures. ``UsageError`` where there is none.
+        """The configured sources that such a backup captures, in order. ``UsageError`` where there is none.
 
         ``include`` and ``exclude`` are patterns beside those of the settings.
         """
-        names = [name for name in SOURCES_OF_TYPE[backup_type] if name in self.settings.sources]
+        names = in_order(name for name in SOURCES_OF_TYPE[backup_type] if name in self.settings.sources)
         if not names:
             wanted = ", ".join(SOURCES_OF_TYPE[backup_type])
             raise UsageError(
@@ -354,7 +357,7 @@ class Application:
             try:
                 with self.hooks(listener).around(plan):
                     outcomes = [self.capture(repository, plan, source, listener) for source in sources]
-                    return commit(repository, plan, outcomes, trigger=trigger)
+                    return self.commit(repository, plan, outcomes, trigger=trigger, listener=listener)
             except BaseException:
                 with suppress(StorageError):  # the first error is the one to tell; a lease runs out by itself
                     abandon(repository, plan)
@@ -369,7 +372,27 @@ class Application:
         self, repository: Repository, plan: BackupPlan, source: AnySource, listener: Listener = silent
     ) -> Outcome:
         """One source of a planned backup."""
-        return capture(repository, plan, source, options=self.pipeline_options(), listener=listener)
+        positions = self._positions(source.name) if source.name in MEET and "postgres" in plan.sources else None
+        options = self.pipeline_options()
+        return capture(repository, plan, source, options=options, listener=listener, positions=positions)
+
+    def _positions(self, near: SourceName) -> Positions:
+        from chrono_backups.sources.postgres.position import positions  # noqa: PLC0415 - its driver is large
+
+        return partial(positions, self.settings.postgres, near)
+
+    def commit(
+        self,
+        repository: Repository,
+        plan: BackupPlan,
+        outcomes: Sequence[Outcome],
+        *,
+        trigger: str,
+        listener: Listener = silent,
+    ) -> Manifest:
+        """Make a planned backup visible."""
+        most = self.settings.limits.max_skew_seconds
+        return commit(repository, plan, outcomes, trigger=trigger, max_skew=most, listener=listener)
 
     def probe(self) -> list[Finding]:
         """What ``validate`` finds: settings worth a word, sources, storages, the key. Changes nothing."""

@@ -84,7 +84,6 @@ NOT_BUILT_YET: tuple[tuple[str, Trigger, str], ...] = (
     ("the source redis", _source("redis", "BACKUP_REDIS_HOST", "REDIS_HOST"), _LEAVE_OUT),
     ("the source meilisearch", _source("meilisearch", "BACKUP_MEILISEARCH_HOST", "MEILISEARCH_HOST"), _LEAVE_OUT),
     ("reading Meilisearch's dumps", _given("BACKUP_MEILISEARCH_DUMP_DIR"), _UNSET),
-    ("a limit of the skew between sources", _given("BACKUP_MAX_SKEW_SECONDS"), _UNSET),
     ("a drill's own queries", _given("BACKUP_DRILL_CHECKS"), _UNSET),
     ("notification by email", _switched_on("BACKUP_EMAIL_ENABLED"), _TURN_OFF),
     ("notification by Slack", _switched_on("BACKUP_SLACK_ENABLED"), _TURN_OFF),

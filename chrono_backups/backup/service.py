@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from chrono_backups import __version__
 from chrono_backups.backup.account import Account
+from chrono_backups.backup.boundaries import FACT, Moments, Positions, StreamWatched, TreeWatched
 from chrono_backups.backup.capture import Captured, Parent, TreeCapture
 from chrono_backups.backup.plan import BackupPlan, Outcome, plan_backup
+from chrono_backups.backup.skew import skew_findings
 from chrono_backups.backup.streamed import EarlierListing, StreamCapture, expected
 from chrono_backups.errors import BackupFailed, Damaged, SourceError, StorageError
 from chrono_backups.events import Finding, Listener, Progress, silent
@@ -46,8 +48,9 @@ def capture(
     *,
     options: PipelineOptions | None = None,
     listener: Listener = silent,
+    positions: Positions | None = None,
 ) -> Outcome:
-    """Capture one source into the repository.
+    """Capture one source into the repository. ``positions`` tell PostgreSQL's at the capture's boundary.
 
     A fault of the source is its ``Outcome``; a fault of the storage or repository raises, and so does an
     interruption. Either way nothing is visible, and what was stored is used by the next backup.
@@ -72,17 +75,24 @@ def capture(
         listener(event)
 
     try:
-        with repository.writer(
-            options or PipelineOptions(), listener=hear, on_pack=keep_lease, run=plan.backup_id
-        ) as writer:
+        with (
+            nullcontext() if positions is None else positions(hear) as position,
+            repository.writer(
+                options or PipelineOptions(), listener=hear, on_pack=keep_lease, run=plan.backup_id
+            ) as writer,
+        ):
             take = _take_stream if isinstance(source, StreamedSource) else _take_tree
-            taken = take(repository, writer, source, basis, hear, hear_capture)
+            moments = Moments(repository.clock, position)
+            taken = take(repository, writer, source, basis, hear, hear_capture, moments)
             writer.flush()
             statistics = taken.captured.tally.statistics(writer)
     except SourceError as error:
         why = f"{error.message} ({error.hint})" if error.hint else error.message
         return Outcome(source.name, None, why, type(error).__name__)
     basis, captured = taken.basis, taken.captured
+    facts = {**taken.facts, "listing_digest": _digest(repository, captured)}
+    boundary = moments.boundary(source.name, facts)
+    facts.pop(FACT, None)
     snapshot = Snapshot(
         snapshot_id=f"{plan.backup_id}-{source.name}-{repository.clock.random_bytes(4).hex()}",
         backup_id=plan.backup_id,
@@ -93,10 +103,11 @@ def capture(
         started_at=started_at,
         finished_at=repository.clock.now(),
         statistics=statistics,
-        facts={**taken.facts, "listing_digest": _digest(repository, captured)},
+        facts=facts,
         findings=(*early, *captured.findings),
         listing=captured.listing,
         wasteful=captured.wasteful,
+        boundary=boundary,
     )
     repository.put_snapshot(snapshot)
     return Outcome(source.name, snapshot.snapshot_id)
@@ -111,7 +122,13 @@ class _Taken:
 
 
 def _take_tree(
-    repository: Repository, writer: ChunkWriter, source: AnySource, basis: _Basis, hear: Listener, told: Listener
+    repository: Repository,
+    writer: ChunkWriter,
+    source: AnySource,
+    basis: _Basis,
+    hear: Listener,
+    told: Listener,
+    moments: Moments,
 ) -> _Taken:
     assert not isinstance(source, StreamedSource)
     with source.capture(hear) as opened:
@@ -125,11 +142,17 @@ def _take_tree(
             listener=told,
             expected=basis.snapshot.statistics if basis.snapshot else None,
         )
-        return _Taken(tree.run(opened), basis, dict(opened.facts()))
+        return _Taken(tree.run(TreeWatched(opened, moments)), basis, dict(opened.facts()))
 
 
 def _take_stream(
-    repository: Repository, writer: ChunkWriter, source: AnySource, basis: _Basis, hear: Listener, told: Listener
+    repository: Repository,
+    writer: ChunkWriter,
+    source: AnySource,
+    basis: _Basis,
+    hear: Listener,
+    told: Listener,
+    moments: Moments,
 ) -> _Taken:
     assert isinstance(source, StreamedSource)
     listing, basis = _earlier_listing(repository, writer, basis)
@@ -144,7 +167,7 @@ def _take_stream(
         stream = StreamCapture(
             writer, repository.reader, repository.keys, basis.effective, listing, account, wasteful=wasteful
         )
-        return _Taken(stream.run(opened), basis, dict(opened.facts()))
+        return _Taken(stream.run(StreamWatched(opened, moments)), basis, dict(opened.facts()))
 
 
 def _earlier_listing(
@@ -214,8 +237,18 @@ def _parent(repository: Repository, basis: _Basis) -> Parent | None:
     return Parent(cursor, int(snapshot.started_at.timestamp() * 1e9), frozenset(snapshot.wasteful))
 
 
-def commit(repository: Repository, plan: BackupPlan, outcomes: Sequence[Outcome], *, trigger: str) -> Manifest:
+def commit(
+    repository: Repository,
+    plan: BackupPlan,
+    outcomes: Sequence[Outcome],
+    *,
+    trigger: str,
+    max_skew: float | None = None,
+    listener: Listener = silent,
+) -> Manifest:
     """Make the backup visible: ``complete`` with all sources, else ``partial``.
+
+    A skew of more than ``max_skew`` seconds is a finding of the backup.
 
     Raises ``BackupFailed`` where no source was captured, and ``LeaseLost``; nothing is visible then.
     """
@@ -239,6 +272,9 @@ def commit(repository: Repository, plan: BackupPlan, outcomes: Sequence[Outcome]
         program=PROGRAM,
         trigger=trigger,
     )
+    manifest = replace(manifest, findings=tuple(skew_findings(manifest, max_skew)))
+    for finding in manifest.findings:
+        listener(finding)
     repository.leases.check(lease)
     repository.put_manifest(manifest)
     with suppress(StorageError):  # the backup stands, and a lease that stays runs out

@@ -20,9 +20,10 @@ def as_json(manifest: Manifest) -> dict[str, Any]:
         "finished_at": to_text(manifest.finished_at),
         "duration_seconds": seconds(manifest),
         "skew_seconds": manifest.skew_seconds,
+        "skew_with_wal_seconds": manifest.skew_with_wal_seconds,
         "sources": [snapshot.source for snapshot in manifest.snapshots],
         "failures": dict(manifest.failures),
-        "findings": sum(snapshot.findings for snapshot in manifest.snapshots),
+        "findings": manifest.findings_count,
         "files": statistics.files,
         "bytes_total": statistics.bytes_total,
         "bytes_read": statistics.bytes_read,
@@ -42,7 +43,7 @@ def seconds(manifest: Manifest) -> float:
 def summary(manifest: Manifest) -> list[tuple[str, str]]:
     """The backup in a few facts: what ``backup`` prints and ``show`` begins with."""
     statistics, took = manifest.statistics, seconds(manifest)
-    findings = sum(snapshot.findings for snapshot in manifest.snapshots)
+    findings = manifest.findings_count
     read = f"{quantities.size(statistics.bytes_read)} of {quantities.size(statistics.bytes_total)}"
     speed = f" ({quantities.rate(statistics.bytes_read, took)})" if statistics.bytes_read and took else ""
     return [
@@ -57,6 +58,15 @@ def summary(manifest: Manifest) -> list[tuple[str, str]]:
         ("stored", f"{quantities.size(statistics.bytes_stored)} new"),
         ("findings", f"{findings:,} (`chrono-backups show {manifest.backup_id}`)" if findings else ""),
     ]
+
+
+def skew(manifest: Manifest) -> str:
+    """How far apart its boundaries lie, and how far once WAL brings PostgreSQL to the others."""
+    text = quantities.duration(manifest.skew_seconds)
+    met = manifest.meeting
+    if met is None or manifest.skew_with_wal_seconds == manifest.skew_seconds:
+        return text
+    return f"{text}; {quantities.duration(manifest.skew_with_wal_seconds)} where WAL leads on to {met[1].lsn}"
 
 
 def _types(manifest: Manifest) -> str:

@@ -42,7 +42,11 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     with context.reading(arguments.storage) as repository:
         manifest = repository.backup(arguments.id)
         snapshots = [repository.snapshot(summary.snapshot_id) for summary in manifest.snapshots]
-    document = {**backup_record.as_json(manifest), "snapshots": list(map(_as_json, snapshots))}
+    document = {
+        **backup_record.as_json(manifest),
+        "own_findings": [finding.to_json() for finding in manifest.findings],
+        "snapshots": list(map(_as_json, snapshots)),
+    }
     context.output.show(document, _lines(manifest, snapshots))
     return DONE
 
@@ -58,12 +62,14 @@ def _lines(manifest: Manifest, snapshots: list[Snapshot]) -> Iterator[str]:
     pairs = [
         *backup_record.summary(manifest),
         ("started", f"{quantities.moment(manifest.started_at)} UTC"),
-        ("skew", quantities.duration(manifest.skew_seconds) if several else ""),
+        ("skew", backup_record.skew(manifest) if several else ""),
         ("host", manifest.host),
         ("program", manifest.program),
         ("trigger", manifest.trigger),
     ]
     yield from map(safe_message, facts(pairs))
+    for finding in manifest.findings:
+        yield safe_message(f"  {finding_line(finding)}")
     for snapshot in snapshots:
         yield ""
         yield from _snapshot(snapshot)
@@ -84,6 +90,7 @@ def _snapshot(snapshot: Snapshot) -> Iterator[str]:
         ("taken as", f"{snapshot.effective}: {snapshot.reason}" if snapshot.reason else snapshot.effective),
         ("parent", snapshot.parent or ""),
         ("finished", f"{quantities.moment(snapshot.finished_at)} UTC, after {quantities.duration(took)}"),
+        ("boundary", _boundary(snapshot)),
         ("holds", f"{', '.join(holds)}, {quantities.size(statistics.bytes_total)}"),
         ("read", f"{quantities.count(statistics.files_read, 'file')}, {quantities.size(statistics.bytes_read)}"),
         ("added", f"{quantities.count(statistics.chunks_added, 'chunk')}, {quantities.size(statistics.bytes_added)}"),
@@ -94,6 +101,17 @@ def _snapshot(snapshot: Snapshot) -> Iterator[str]:
     yield from map(safe_message, facts(pairs, indent="  "))
     for finding in snapshot.findings:
         yield safe_message(f"    {finding_line(finding)}")
+
+
+def _boundary(snapshot: Snapshot) -> str:
+    """Which moment it holds: the store's own mark for it is among the facts."""
+    held = snapshot.boundary
+    if held is None:
+        return ""
+    moment = f"{quantities.moment(held.first)} UTC"
+    if held.seconds:
+        moment += f", and {quantities.duration(held.seconds)} on"
+    return moment if held.postgres is None else f"{moment}; PostgreSQL's log was at {held.postgres.lsn}"
 
 
 def _fact(value: Any) -> str:

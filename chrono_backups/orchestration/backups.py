@@ -1,4 +1,4 @@
-"""One daily asset per backup type: ``plan → capture[source] → commit`` (the steps are in ``steps.py``).
+"""One daily asset per backup type: ``plan → base → stores → trees → commit`` (the steps are in ``steps.py``).
 
 Several backups of a day are several materializations of its partition; the backup's id is metadata and
 a tag of each.
@@ -14,7 +14,7 @@ from chrono_backups.orchestration.days import backup_days
 from chrono_backups.orchestration.launch import BackupLaunch
 from chrono_backups.orchestration.names import BACKUP_TYPE_TAG, backup_asset_key
 from chrono_backups.orchestration.sources import SOURCE_ASSETS, configured_sources
-from chrono_backups.orchestration.steps import capture, commit, plan
+from chrono_backups.orchestration.steps import LATER_STAGES, begin, capture, commit, plan
 from chrono_backups.settings import Settings
 
 _WORDS: Mapping[BackupType, str] = {
@@ -51,7 +51,11 @@ def build_backup(backup_type: BackupType, settings: Settings) -> dg.AssetsDefini
     )
     def backup(**lineage: Any) -> Any:
         planned = plan(sources=list(lineage.values())) if lineage else plan()
-        return commit(planned.chosen, planned.source.map(capture).collect())
+        taken = {"base": planned.base.map(capture.alias("base")).collect()}
+        for stage in LATER_STAGES:
+            begun = begin.alias(f"begin_{stage}")(getattr(planned, stage), after=list(taken.values())[-1])
+            taken[stage] = begun.map(capture.alias(stage)).collect()
+        return commit(planned.chosen, **taken)
 
     return backup
 

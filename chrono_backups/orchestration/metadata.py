@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from chrono_backups.clock import to_text
 from chrono_backups.events import Finding
 from chrono_backups.repository.records import Manifest, SnapshotSummary
 
@@ -52,14 +53,16 @@ def backup_metadata(manifest: Manifest) -> Metadata:
             round((manifest.finished_at - manifest.started_at).total_seconds(), 3)
         ),
         "skew_seconds": dg.MetadataValue.float(round(manifest.skew_seconds, 3)),
+        "skew_with_wal_seconds": dg.MetadataValue.float(round(manifest.skew_with_wal_seconds, 3)),
         "files": dg.MetadataValue.int(whole.files),
         "files_read": dg.MetadataValue.int(whole.files_read),
         "bytes_total": dg.MetadataValue.int(whole.bytes_total),
         "bytes_read": dg.MetadataValue.int(whole.bytes_read),
         "bytes_added": dg.MetadataValue.int(whole.bytes_added),
         "bytes_stored": dg.MetadataValue.int(whole.bytes_stored),
-        "findings": dg.MetadataValue.int(sum(snapshot.findings for snapshot in manifest.snapshots)),
+        "findings": dg.MetadataValue.int(manifest.findings_count),
         "sources": dg.MetadataValue.md(sources_table(manifest)),
+        "boundaries": dg.MetadataValue.md(boundaries_table(manifest)),
         "trigger": dg.MetadataValue.text(manifest.trigger),
         "host": dg.MetadataValue.text(manifest.host),
         "program": dg.MetadataValue.text(manifest.program),
@@ -76,6 +79,23 @@ def sources_table(manifest: Manifest) -> str:
     heads = ("source", "captured", "files#", "content#", "read#", "new#", "stored#", "seconds#", "findings#")
     rows = [_source_row(snapshot) for snapshot in manifest.snapshots]
     rows += [(source, "**missing**", *[""] * 7) for source in manifest.failures]
+    return table(heads, rows)
+
+
+def boundaries_table(manifest: Manifest) -> str:
+    """One row a source: which moment its snapshot holds, and what the store calls it."""
+    heads = ("source", "from", "to", "seconds#", "boundary", "PostgreSQL's log then")
+    rows = [
+        (
+            source,
+            to_text(held.first),
+            to_text(held.last),
+            f"{held.seconds:.3f}",
+            ", ".join(f"{name} {value}" for name, value in held.position.items()),
+            held.postgres.lsn if held.postgres is not None else "",
+        )
+        for source, held in sorted(manifest.boundaries.items(), key=lambda one: one[1].first)
+    ]
     return table(heads, rows)
 
 

@@ -1,4 +1,7 @@
-"""The steps of a backup: ``plan → capture[source] → commit``.
+"""The steps of a backup: ``plan → base[source] → stores[source] → trees[source] → commit``.
+
+The three in the middle are the stages of ``backup/order.py``, each begun when the one before has ended, whatever
+executor runs them; the captures of one stage may run at once.
 
 They hand over identifiers (a plan, outcomes, as JSON), never data: what they make is in the repository,
 so each can run on another machine.
@@ -11,6 +14,7 @@ import dagster as dg
 
 from chrono_backups.assembly import Application
 from chrono_backups.backup import service
+from chrono_backups.backup.order import stages
 from chrono_backups.backup.service import BackupPlan, Outcome
 from chrono_backups.clock import SystemClock
 from chrono_backups.errors import SourceUnavailable, StorageUnavailable
@@ -27,10 +31,12 @@ from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 
 Json = dict[str, Any]
+LATER_STAGES = ("stores", "trees")
+"""What the stages of ``backup/order.py`` behind the first, ``base``, are called in a graph."""
 
 
 @dg.op(
-    out={"source": dg.DynamicOut(dict), "chosen": dg.Out(dict)},
+    out={"base": dg.DynamicOut(dict), "stores": dg.Out(list), "trees": dg.Out(list), "chosen": dg.Out(dict)},
     ins={"sources": dg.In(dg.Nothing)},
 )
 def plan(context: dg.OpExecutionContext, config: BackupPlanConfig, backups: BackupsResource) -> Iterator[Any]:
@@ -44,6 +50,8 @@ def plan(context: dg.OpExecutionContext, config: BackupPlanConfig, backups: Back
         if day < day_begun(context, settings):
             found = find_synthetic(repository, day, names, settings.timezone)
             context.log.info(f"{day} is over: {found.backup_id} is the newest that holds what it held.")
+            for stage in LATER_STAGES:
+                yield dg.Output([], stage)
             yield dg.Output({**chosen, "synthetic": found.to_json()}, "chosen")
             return
         application.check_enabled()
@@ -58,9 +66,19 @@ def plan(context: dg.OpExecutionContext, config: BackupPlanConfig, backups: Back
     verify = settings.verify_integrity if config.verify_integrity is None else config.verify_integrity
     chosen |= {"plan": planned.to_json(), "verify_integrity": verify}
     patterns = {"include": config.include_patterns, "exclude": config.exclude_patterns}
-    for name in names:
-        yield dg.DynamicOutput({**chosen, "source": name, **patterns}, mapping_key=name, output_name="source")
+    first, *later = [[{**chosen, "source": name, **patterns} for name in stage] for stage in stages(names)]
+    for source in first:
+        yield dg.DynamicOutput(source, mapping_key=source["source"], output_name="base")
+    for stage, members in zip(LATER_STAGES, later, strict=True):
+        yield dg.Output(members, stage)
     yield dg.Output(chosen, "chosen")
+
+
+@dg.op(out=dg.DynamicOut(dict), ins={"after": dg.In(dg.Nothing)})
+def begin(sources: list[dict[str, Any]]) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
+    """Begin a stage: all captures of the one before have ended."""
+    for source in sources:
+        yield dg.DynamicOutput(source, mapping_key=source["source"])
 
 
 @dg.op(pool=POOL)
@@ -86,14 +104,19 @@ def capture(context: dg.OpExecutionContext, source: dict[str, Any], backups: Bac
 
 @dg.op
 def commit(
-    context: dg.OpExecutionContext, chosen: dict[str, Any], outcomes: list[dict[str, Any]], backups: BackupsResource
+    context: dg.OpExecutionContext,
+    chosen: dict[str, Any],
+    base: list[dict[str, Any]],
+    stores: list[dict[str, Any]],
+    trees: list[dict[str, Any]],
+    backups: BackupsResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Write the manifest: from here on the backup exists. For a past day: prove the one found, and pin it."""
     with explained(context), backups.opened(chosen["storage"]) as (application, repository):
         if "synthetic" in chosen:
             manifest, metadata = prove_synthetic(context, repository, chosen["synthetic"])
         else:
-            manifest = _commit(context, backups, application, repository, chosen, outcomes)
+            manifest = _commit(context, backups, application, repository, chosen, [*base, *stores, *trees])
             metadata = backup_metadata(manifest)
     metadata |= {
         "storage": dg.MetadataValue.text(chosen["storage"]),
@@ -119,7 +142,8 @@ def _commit(
     trigger = trigger_of(context.run) + (f": {chosen['note']}" if chosen["note"] else "")
     listener = RunLog(context.log)
     try:
-        manifest = service.commit(repository, planned, [Outcome.from_json(one) for one in outcomes], trigger=trigger)
+        taken = [Outcome.from_json(one) for one in outcomes]
+        manifest = application.commit(repository, planned, taken, trigger=trigger, listener=listener)
     except BaseException as error:
         if not (isinstance(error, StorageUnavailable) and may_retry(context)):
             backups.give_up(planned, application, repository, listener)

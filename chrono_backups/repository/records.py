@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
+from chrono_backups.boundary import Boundary, PostgresPosition, meeting, skew
 from chrono_backups.clock import from_text, to_text
 from chrono_backups.errors import Damaged
 from chrono_backups.events import Finding
@@ -79,6 +80,8 @@ class Snapshot:
     listing: tuple[ListingChunk, ...] = field(repr=False)
     wasteful: tuple[bytes, ...] = field(default=(), repr=False)
     """Bundles of which this snapshot uses less than half: the next full capture packs their files anew."""
+    boundary: Boundary | None = None
+    """None: of a program that recorded none."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -95,6 +98,7 @@ class Snapshot:
             "findings": [finding.to_json() for finding in self.findings],
             "listing": [[chunk.first_path.hex(), chunk.chunk_id.hex()] for chunk in self.listing],
             "wasteful": [chunk_id.hex() for chunk_id in self.wasteful],
+            "boundary": self.boundary.to_json() if self.boundary is not None else None,
         }
 
     @classmethod
@@ -117,6 +121,7 @@ class Snapshot:
                     ListingChunk(bytes.fromhex(path), bytes.fromhex(chunk_id)) for path, chunk_id in data["listing"]
                 ),
                 wasteful=tuple(bytes.fromhex(chunk_id) for chunk_id in data["wasteful"]),
+                boundary=Boundary.from_json(data.get("boundary")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise Damaged(f"{key} is no snapshot record: {error}", key=key) from error
@@ -136,6 +141,13 @@ class SnapshotSummary:
     facts: Mapping[str, Any]
     findings: int
     """How many findings the snapshot has; ``Repository.snapshot`` has them all."""
+    boundary: Boundary | None = None
+    """None: of a program that recorded none."""
+
+    @property
+    def held(self) -> Boundary:
+        """Its boundary; where none was recorded, the end of its capture."""
+        return self.boundary or Boundary(self.finished_at, self.finished_at)
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> SnapshotSummary:
@@ -149,6 +161,7 @@ class SnapshotSummary:
             statistics=snapshot.statistics,
             facts=snapshot.facts,
             findings=len(snapshot.findings),
+            boundary=snapshot.boundary,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -162,6 +175,7 @@ class SnapshotSummary:
             "statistics": asdict(self.statistics),
             "facts": dict(self.facts),
             "findings": self.findings,
+            "boundary": self.boundary.to_json() if self.boundary is not None else None,
         }
 
     @classmethod
@@ -176,6 +190,7 @@ class SnapshotSummary:
             statistics=Statistics.from_json(data["statistics"]),
             facts=data["facts"],
             findings=data["findings"],
+            boundary=Boundary.from_json(data.get("boundary")),
         )
 
 
@@ -196,6 +211,8 @@ class Manifest:
     """Name and version of the program that wrote it."""
     trigger: str
     """Who asked: ``command line``, ``schedule …``, ``dagster run …``."""
+    findings: tuple[Finding, ...] = ()
+    """Of the backup as a whole; its snapshots have their own."""
 
     @property
     def statistics(self) -> Statistics:
@@ -203,10 +220,32 @@ class Manifest:
         return sum((snapshot.statistics for snapshot in self.snapshots), Statistics())
 
     @property
+    def findings_count(self) -> int:
+        """How many findings it and its snapshots have."""
+        return len(self.findings) + sum(snapshot.findings for snapshot in self.snapshots)
+
+    @property
+    def boundaries(self) -> dict[str, Boundary]:
+        """By source."""
+        return {snapshot.source: snapshot.held for snapshot in self.snapshots}
+
+    @property
     def skew_seconds(self) -> float:
-        """Seconds between the first and the last source's capture being finished."""
-        ends = [snapshot.finished_at for snapshot in self.snapshots]
-        return (max(ends) - min(ends)).total_seconds() if ends else 0.0
+        """Seconds between the first and the last boundary: no two things in the backup are further apart."""
+        return skew(self.boundaries.values())
+
+    @property
+    def meeting(self) -> tuple[str, PostgresPosition] | None:
+        """Where PostgreSQL meets the stores captured behind it, and whose boundary that is (``boundary.meeting``)."""
+        return meeting(self.boundaries) if self.snapshot("postgres") is not None else None
+
+    @property
+    def skew_with_wal_seconds(self) -> float:
+        """As ``skew_seconds``, once PostgreSQL is recovered to the meeting: needs the WAL up to it."""
+        met = self.meeting
+        if met is None:
+            return self.skew_seconds
+        return skew(one for source, one in self.boundaries.items() if source != "postgres")
 
     def snapshot(self, source: str) -> SnapshotSummary | None:
         """The snapshot of that source, or None."""
@@ -225,6 +264,8 @@ class Manifest:
             "host": self.host,
             "program": self.program,
             "trigger": self.trigger,
+            "skew_with_wal_seconds": self.skew_with_wal_seconds,
+            "findings": [finding.to_json() for finding in self.findings],
         }
 
     @classmethod
@@ -242,6 +283,7 @@ class Manifest:
                 host=data["host"],
                 program=data["program"],
                 trigger=data["trigger"],
+                findings=tuple(Finding.from_json(finding) for finding in data.get("findings", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise Damaged(f"{key} is no manifest: {error}", key=key) from error

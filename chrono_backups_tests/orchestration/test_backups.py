@@ -44,6 +44,16 @@ def test_a_full_backup_is_made_checked_and_shown(site: Site) -> None:
     assert result.run_id in manifest.trigger
 
 
+def test_the_sources_are_captured_in_the_order_of_the_plan(site: Site) -> None:
+    result = site.backup("full")
+    started = [str(event.step_key) for event in result.all_events if event.is_step_start]
+    steps = [step.removeprefix("full_backup.") for step in started if "checks" not in step]
+    assert steps == ["plan", "begin_stores", "begin_trees", "trees[configuration]", "trees[files]", "commit"]
+    (manifest,) = site.backups()
+    assert [one.source for one in manifest.snapshots] == ["configuration", "files"]
+    assert "| files |" in facts(site.materializations("full")[0])["boundaries"]
+
+
 def test_an_incremental_reads_only_what_changed(site: Site) -> None:
     time.sleep(2.1)  # what changed just before a backup is read again by the next one
     assert site.backup("full").success

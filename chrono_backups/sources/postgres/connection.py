@@ -364,7 +364,7 @@ def sql(settings: PostgresSettings, database: str | None = None) -> Iterator[psy
 
     The server's errors come out as ``SourceRefused``, a lost or refused connection as ``SourceUnavailable``.
     """
-    try:
+    with translated(settings):
         connection = psycopg.connect(
             "",
             dbname=database or settings.db or "postgres",
@@ -372,10 +372,14 @@ def sql(settings: PostgresSettings, database: str | None = None) -> Iterator[psy
             options=f"-c statement_timeout={_STATEMENT_TIMEOUT}",
             **parameters(settings),  # type: ignore[arg-type]
         )
-    except psycopg.Error as error:
-        raise explained(settings, str(error), error.sqlstate or "") from error
-    try:
         with connection:
             yield connection
+
+
+@contextmanager
+def translated(settings: PostgresSettings) -> Iterator[None]:
+    """The driver's errors come out as ours."""
+    try:
+        yield
     except psycopg.Error as error:
         raise explained(settings, str(error), error.sqlstate or "") from error

@@ -10,7 +10,7 @@ facts), and roles and tablespaces are as they are when ``globals.sql`` is writte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -172,6 +172,7 @@ class LogicalCapture:
             "server_version_num": self._server["server_version_num"],
             "timeline": self._server["timeline"],
             "from_standby": self._server["from_standby"],
+            **({"boundary": _boundary(self._moments)} if self._moments else {}),
             "dump": {
                 "program_version": self._programs.shown,
                 "lsn": self._lsn,
@@ -183,6 +184,10 @@ class LogicalCapture:
                 ],
             },
         }
+
+
+def _boundary(moments: Sequence[datetime]) -> dict[str, str]:
+    return {"first": to_text(min(moments)), "last": to_text(max(moments))}
 
 
 def check_programs(settings: PostgresSettings) -> None:

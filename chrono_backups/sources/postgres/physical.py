@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from chrono_backups.clock import Clock, to_text
@@ -118,6 +119,7 @@ class PhysicalCapture:
             "block_size": cluster.block_size,
             "data_checksums": cluster.data_checksums,
             "from_standby": self._started.standby,
+            "boundary": {"first": to_text(self._stopped.here), "last": to_text(self._stopped.here)},
             "tablespaces": [{"oid": one.oid, "path": one.path} for one in backup.tablespaces],
             "incremental": self.effective != "full",
             "changed_bytes": backup.changed_bytes if self.effective != "full" else None,
@@ -125,10 +127,11 @@ class PhysicalCapture:
 
 
 class _ServerTime(NamedTuple):
-    """A moment by the server's clock, ISO 8601 in UTC, and whether it is a standby."""
+    """A moment by the server's clock, ISO 8601 in UTC, and whether it is a standby; and by this machine's clock."""
 
     text: str
     standby: bool
+    here: datetime
 
 
 class _ServerClock:
@@ -140,7 +143,8 @@ class _ServerClock:
         self._listener: Listener | None = listener
 
     def __call__(self) -> _ServerTime:
-        moment, standby = self._clock.now(), False
+        here = self._clock.now()
+        moment, standby = here, False
         try:
             with sql(self._settings) as connection:
                 row = connection.execute("SELECT clock_timestamp(), pg_is_in_recovery()").fetchone()
@@ -151,7 +155,7 @@ class _ServerClock:
                 hint = f"{error.hint} Times in this backup are by this machine's clock.".strip()
                 self._listener(Finding("postgres-no-sql", "warning", "postgres", error.message, hint))
                 self._listener = None
-        return _ServerTime(to_text(moment), standby)
+        return _ServerTime(to_text(moment), standby, here)
 
 
 @contextmanager
