@@ -298,19 +298,27 @@ class Application:
             from chrono_backups.sources.postgres.source import PostgresSource  # noqa: PLC0415 - its driver is large
 
             return PostgresSource(self.settings.postgres, clock=self.clock)
+        if name == "meilisearch":
+            from chrono_backups.sources.meilisearch.source import MeilisearchSource  # noqa: PLC0415 - as above
+
+            return MeilisearchSource(self.settings.meilisearch, clock=self.clock)
         raise UsageError(f"the source {name} is not built yet")
 
     def _servers(self) -> dict[str, Told]:
         """Those that are asked for their own configuration."""
-        if "postgres" not in self.settings.sources:
-            return {}
 
         def postgres(listener: Listener) -> Mapping[str, bytes]:
             from chrono_backups.sources.postgres.configuration import server_settings  # noqa: PLC0415 - as above
 
             return server_settings(self.settings.postgres, listener)
 
-        return {"postgres": postgres}
+        def meilisearch(listener: Listener) -> Mapping[str, bytes]:
+            from chrono_backups.sources.meilisearch.configuration import server_settings  # noqa: PLC0415 - as above
+
+            return server_settings(self.settings.meilisearch, self.clock, listener)
+
+        asked: dict[SourceName, Told] = {"postgres": postgres, "meilisearch": meilisearch}
+        return {name: ask for name, ask in asked.items() if name in self.settings.sources}
 
     def _own_places(self) -> list[Path]:
         local = self.settings.local

@@ -82,8 +82,6 @@ _UNSET = "unset"
 
 NOT_BUILT_YET: tuple[tuple[str, Trigger, str], ...] = (
     ("the source redis", _source("redis", "BACKUP_REDIS_HOST", "REDIS_HOST"), _LEAVE_OUT),
-    ("the source meilisearch", _source("meilisearch", "BACKUP_MEILISEARCH_HOST", "MEILISEARCH_HOST"), _LEAVE_OUT),
-    ("reading Meilisearch's dumps", _given("BACKUP_MEILISEARCH_DUMP_DIR"), _UNSET),
     ("a drill's own queries", _given("BACKUP_DRILL_CHECKS"), _UNSET),
     ("notification by email", _switched_on("BACKUP_EMAIL_ENABLED"), _TURN_OFF),
     ("notification by Slack", _switched_on("BACKUP_SLACK_ENABLED"), _TURN_OFF),
@@ -230,7 +228,7 @@ class Settings(Section):
         """
         asked = [name for name in SOURCE_NAMES if self.requested_sources is None or name in self.requested_sources]
         found = [name for name in asked if _is_configured(getattr(self, name))]
-        if "configuration" in asked and "configuration" not in found and "postgres" in found:
+        if "configuration" in asked and "configuration" not in found and not {"files"}.issuperset(found):
             found.append("configuration")
         return tuple(found)
 

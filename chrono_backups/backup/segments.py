@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from chrono_backups.backup.placement import Bundle, Bundler, InBundle, Stream, Streamer
@@ -174,14 +174,21 @@ class SegmentQueue:
         return self._listing.finish()
 
 
-def store_rows(writer: ChunkWriter, extents: Sequence[Extent]) -> list[Extent]:
+def store_rows(writer: ChunkWriter, extents: Iterable[Extent]) -> list[Extent]:
     """Store extent rows in chunks cut by content, so that a change in a huge file stores few rows anew."""
     stored: list[tuple[Ticket, int]] = []
-    start = 0
-    for end in range(1, len(extents) + 1):
-        closes = (extents[end - 1].chunk_id or b"\1")[0] == 0 and end - start >= _ROWS_LEAST
-        if closes or end - start >= _ROWS_MOST or end == len(extents):
-            rows = encode_extents(extents[start:end])
-            stored.append((writer.store_listing(rows), len(rows)))
-            start = end
+    open_rows: list[Extent] = []
+
+    def close() -> None:
+        rows = encode_extents(open_rows)
+        stored.append((writer.store_listing(rows), len(rows)))
+        open_rows.clear()
+
+    for extent in extents:
+        open_rows.append(extent)
+        closes = (extent.chunk_id or b"\1")[0] == 0 and len(open_rows) >= _ROWS_LEAST
+        if closes or len(open_rows) >= _ROWS_MOST:
+            close()
+    if open_rows:
+        close()
     return [Extent(writer.wait(ticket)[0], 0, size) for ticket, size in stored]

@@ -23,7 +23,7 @@ from chrono_backups.repository.listings import ListingCursor, read_listing
 from chrono_backups.repository.records import Effective, Manifest, Snapshot, SnapshotSummary
 from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.writer import ChunkWriter, PipelineOptions
-from chrono_backups.sources.base import AnySource, Earlier, StreamedSource
+from chrono_backups.sources.base import AnySource, ComparingSource, Earlier, StreamedSource
 
 __all__ = ["BackupPlan", "Outcome", "abandon", "capture", "commit", "plan_backup"]
 
@@ -155,10 +155,11 @@ def _take_stream(
     moments: Moments,
 ) -> _Taken:
     assert isinstance(source, StreamedSource)
-    listing, basis = _earlier_listing(repository, writer, basis)
+    builds = basis.effective != "full" or isinstance(source, ComparingSource)
+    listing, basis = _earlier_listing(repository, writer, basis, builds=builds)
     earlier = None
-    if listing is not None and basis.snapshot is not None and basis.effective != "full":
-        earlier = Earlier(basis.snapshot.snapshot_id, basis.snapshot.facts, listing.read)
+    if listing is not None and basis.snapshot is not None and builds:
+        earlier = Earlier(basis.snapshot.snapshot_id, basis.snapshot.facts, listing.read, listing.stream)
     with source.stream(earlier, basis.effective, hear) as opened:
         if opened.effective != basis.effective:
             basis = replace(basis, effective=opened.effective, reason=opened.reason)
@@ -171,14 +172,17 @@ def _take_stream(
 
 
 def _earlier_listing(
-    repository: Repository, writer: ChunkWriter, basis: _Basis
+    repository: Repository, writer: ChunkWriter, basis: _Basis, *, builds: bool
 ) -> tuple[EarlierListing | None, _Basis]:
-    """The listing to build on; none, and a full capture, where not all that it needs is held for certain."""
+    """The listing to build on; none, and a full capture, where not all that it needs is held for certain.
+
+    Where nothing ``builds`` on it, it need only be readable.
+    """
     if basis.snapshot is None:
         return None, basis
     try:
         listing = EarlierListing(repository.reader, basis.snapshot)
-        missing = listing.missing(writer) if basis.effective != "full" else None
+        missing = listing.missing(writer) if builds else None
     except Damaged as error:
         why = f"the earlier snapshot of {basis.snapshot.source} can't be read: {error}"
     else:

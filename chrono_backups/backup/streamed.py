@@ -4,24 +4,25 @@ Content is cut and handed in as it comes. What an entry needs to be listed is ke
 are sorted into directories and the listing is written; a large file's extents go into the repository as soon as
 they are known, so that memory grows with the number of entries and not with their size.
 
-Of a file that comes as changes, the snapshot lists the whole: the changed blocks laid over the extents that the
-earlier snapshot has for it. So every snapshot stands for itself, and a restore follows no chain.
+Of a file that comes as changes, or in stretches, the snapshot lists the whole: what came, laid over or put between the
+extents that the earlier snapshot has for it. So every snapshot stands for itself, and a restore follows no chain.
 """
 
 from __future__ import annotations
 
 import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 from chrono_backups.backup.account import Account
 from chrono_backups.backup.capture import Captured
-from chrono_backups.backup.overlay import lay_over
+from chrono_backups.backup.overlay import lay_over, put_together
 from chrono_backups.backup.placement import Bundler, Stream, Streamer
 from chrono_backups.backup.segments import EntryContent, Pending, SegmentQueue, store_rows
 from chrono_backups.backup.small_files import Holdings, SmallFiles
-from chrono_backups.errors import EntryMissing, SourceError
+from chrono_backups.errors import Damaged, EntryMissing, SourceError
 from chrono_backups.pipeline.attributes import Attributes
 from chrono_backups.pipeline.chunking import MIN_CHUNK
 from chrono_backups.pipeline.encryption import Keys
@@ -65,22 +66,28 @@ class EarlierListing:
         directory, _, name = path.rpartition(b"/")
         return self._directories.get(directory, {}).get(name)
 
-    def extents(self, path: bytes) -> list[Extent]:
+    def extents(self, path: bytes) -> Iterator[Extent]:
         """Of the entry's content; none where there is no such file. Raises ``Damaged``."""
         found = self.find(path)
-        return list(content_extents(self._reader, *found)) if found is not None else []
+        return content_extents(self._reader, *found) if found is not None else iter(())
 
     def read(self, path: bytes) -> bytes:
         """A file's whole content. Raises ``Damaged``, ``EntryMissing``."""
+        return b"".join(self.stream(path))
+
+    def stream(self, path: bytes) -> Iterator[bytes | memoryview]:
+        """A file's content piece by piece. Raises ``Damaged``, ``EntryMissing``."""
         if self.find(path) is None:
             raise EntryMissing(f"the earlier snapshot has no {path.decode(errors='replace')}")
-        content = bytearray()
+        chunks = self._reader.stream(one.chunk_id for one in self.extents(path) if one.chunk_id is not None)
         for extent in self.extents(path):
             if extent.chunk_id is None:
-                content += bytes(extent.length)
-            else:
-                content += self._reader.read(extent.chunk_id)[extent.offset : extent.offset + extent.length]
-        return bytes(content)
+                yield bytes(extent.length)
+                continue
+            content = next(chunks)
+            if isinstance(content, Damaged):
+                raise content
+            yield memoryview(content)[extent.offset : extent.offset + extent.length]
 
     def missing(self, writer: ChunkWriter) -> bytes | None:
         """A chunk that some content needs and the repository does not hold for certain; None: it holds them all."""
@@ -117,7 +124,9 @@ class StreamCapture:
         *,
         wasteful: frozenset[bytes] = frozenset(),
     ) -> None:
-        """``earlier``: needed where entries come as changes; else small files that did not change are known by it."""
+        """``earlier``: needed where entries come as changes or in stretches; else by it small files are known that did
+        not change.
+        """
         self._writer = writer
         self._reader = reader
         self._keys = keys
@@ -137,10 +146,10 @@ class StreamCapture:
     def run(self, capture: StreamedCapture) -> Captured:
         """All of it. When it returns every chunk is handed in; ``ChunkWriter.flush`` makes them durable."""
         for entry in capture.entries():
-            if entry.path in self._taken:
+            if entry.path in self._taken and not entry.again:
                 raise SourceError(f"the source gave {entry.path.decode(errors='replace')} twice")
             taken = self._taken[entry.path] = self._take(entry)
-            if taken.entry.changes is None:
+            if taken.entry.changes is None and taken.entry.stretches is None:
                 taken.entry = _listed(entry)
             while self._unsettled and self._ready(self._unsettled[0]):
                 self._settle(self._unsettled.popleft())
@@ -174,12 +183,18 @@ class StreamCapture:
             taken = _Taken(entry, entry.changes.size, self._stream(entry, _CHANGES_CHUNK))
             self._done_bytes += entry.changes.size - entry.size
             self._unsettled.append(taken)
+        elif entry.stretches is not None:
+            content = self._stream(entry, _CHANGES_CHUNK)
+            self._tally.bytes_read += entry.stretches.kept  # the source read them, and found them unchanged
+            self._done_bytes += entry.stretches.kept
+            taken = _Taken(entry, entry.stretches.kept + entry.stretches.new, content)
+            self._unsettled.append(taken)
         elif 0 <= entry.size < MIN_CHUNK:
             room = self._bundler.room()
             self._read_whole(entry, room[: entry.size])
             old = self._earlier.find(entry.path) if self._earlier is not None else None
-            content, content_hash = self._small_files.place(room, entry.size, old)
-            taken = _Taken(entry, entry.size, content, content_hash)
+            placed, content_hash = self._small_files.place(room, entry.size, old)
+            taken = _Taken(entry, entry.size, placed, content_hash)
         else:
             before = self._tally.bytes_read
             stream = self._stream(entry, entry.block_size)
@@ -225,13 +240,31 @@ class StreamCapture:
         if changes is not None:
             assert self._earlier is not None
             extents = lay_over(self._earlier.extents(taken.entry.path), changes, extents)
-        if extents:
-            taken.content_hash = self._keys.content_hash(encode_extents(extents))
-        if len(extents) > MAX_DIRECT_EXTENTS:
-            extents = store_rows(self._writer, extents)
-            taken.indirect = True
-        taken.content = list(extents)
+        if taken.entry.stretches is not None:
+            assert self._earlier is not None
+            kept = self._earlier.extents(taken.entry.path)
+            self._list_many(taken, put_together(kept, taken.entry.stretches, extents))
+        else:
+            self._list_many(taken, extents)
         taken.entry = _listed(taken.entry)
+
+    def _list_many(self, taken: _Taken, extents: Iterable[Extent]) -> None:
+        """Keep an entry's extents, which may be very many: they are gone through once."""
+        rows = bytearray()
+
+        def noted() -> Iterator[Extent]:
+            for extent in extents:
+                rows.extend(encode_extents((extent,)))
+                yield extent
+
+        coming = noted()
+        direct = list(islice(coming, MAX_DIRECT_EXTENTS + 1))
+        if len(direct) > MAX_DIRECT_EXTENTS:
+            direct = store_rows(self._writer, chain(direct, coming))
+            taken.indirect = True
+        if rows:
+            taken.content_hash = self._keys.content_hash(rows)
+        taken.content = direct
 
     # The listing.
 
@@ -272,7 +305,7 @@ class StreamCapture:
 
 def _listed(entry: StreamedEntry) -> StreamedEntry:
     """What is needed of an entry once its content is stored: without what read it."""
-    return replace(entry, changes=None, read_into=_NOTHING)
+    return replace(entry, changes=None, stretches=None, read_into=_NOTHING)
 
 
 def _shown(entry: StreamedEntry) -> str:

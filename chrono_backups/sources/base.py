@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -127,6 +128,48 @@ class Changes:
     """Bytes from the start that may be taken over from the earlier file, where they are not changed."""
 
 
+class Stretches:
+    """Of a file of which only what is new comes: the whole, as stretches of the earlier file and of what comes.
+
+    The source notes them in order while its content is read. Offsets in the earlier file ascend.
+    """
+
+    __slots__ = ("_rows", "kept", "new")
+
+    def __init__(self) -> None:
+        self._rows = array("q")
+        self.kept = 0
+        """Bytes that the earlier file holds."""
+        self.new = 0
+        """Bytes that come."""
+
+    def keep(self, offset: int, length: int) -> None:
+        """The next ``length`` bytes are those at ``offset`` of the earlier file."""
+        self.kept += length
+        rows = self._rows
+        if rows and rows[-2] >= 0 and rows[-2] + rows[-1] == offset:
+            rows[-1] += length
+        else:
+            rows.extend((offset, length))
+
+    def add(self, length: int) -> None:
+        """The next ``length`` bytes are the next of those that come."""
+        self.new += length
+        rows = self._rows
+        if rows and rows[-2] < 0:
+            rows[-1] += length
+        else:
+            rows.extend((-1, length))
+
+    def __len__(self) -> int:
+        return len(self._rows) // 2
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Offset in the earlier file, or -1 for what comes; length."""
+        rows = iter(self._rows)
+        return zip(rows, rows, strict=True)
+
+
 @dataclass(frozen=True, slots=True)
 class StreamedEntry:
     """One entry of a stream. Its content is to be read before the next entry is asked for."""
@@ -144,6 +187,10 @@ class StreamedEntry:
     block_size: int | None = None
     """Cut a large file into aligned blocks of this many bytes; None: where the content says."""
     changes: Changes | None = None
+    stretches: Stretches | None = None
+    """What the whole file is made of, where not all of its content comes; complete once that was read."""
+    again: bool = False
+    """It stands in for the entry of this path that came before."""
     read_into: Callable[[memoryview], int] = lambda _view: 0
     """Fill the start of a view with what comes next of the content; bytes read, 0 at the end."""
 
@@ -156,6 +203,8 @@ class Earlier:
     facts: Mapping[str, Any]
     read: Callable[[bytes], bytes]
     """The content of one of its files. Raises ``Damaged``, ``EntryMissing``."""
+    stream: Callable[[bytes], Iterable[bytes | memoryview]]
+    """The same, piece by piece."""
 
 
 class StreamedCapture(Protocol):
@@ -196,6 +245,16 @@ class StreamedSource(Protocol):
 
         ``listener`` is told of every finding.
         """
+
+
+@runtime_checkable
+class ComparingSource(Protocol):
+    """A ``StreamedSource`` that reads everything in every capture, and finds what did not change by itself.
+
+    So an earlier snapshot is offered for a full capture too: what it holds already need not come once more.
+    """
+
+    compares: Literal[True]
 
 
 AnySource = Source | StreamedSource

@@ -164,5 +164,17 @@ class MeilisearchSettings(Section):
     dump_dir: AbsolutePath | None = variable(
         "BACKUP_MEILISEARCH_DUMP_DIR",
         example="/meili_data/dumps",
-        about="Where the server's own dumps are mounted; they are kept too.",
+        about="Where the server's own dumps and snapshots are mounted; they are kept too.",
+    )
+    task_wait_seconds: float = variable(
+        "BACKUP_MEILISEARCH_TASK_WAIT_SECONDS",
+        60.0,
+        ge=0,
+        about="How long a capture waits for tasks under way; what still is then is named.",
+    )
+    bin: AbsolutePath | None = variable(
+        "BACKUP_MEILISEARCH_BIN",
+        default_note="`meilisearch` in PATH",
+        example="/usr/local/bin/meilisearch",
+        about="The server's program, for drills.",
     )

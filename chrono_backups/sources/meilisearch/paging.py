@@ -1,0 +1,105 @@
+"""All documents of an index, page by page, though the index may change meanwhile.
+
+A page is asked for by its offset in the order of the server's internal ids, which a document keeps while it is updated.
+A document that is deleted moves all behind it one place up, and the next page would miss one. So every page begins with
+the last document of the page before: where it is not there, the place is looked for again. Whatever was in the index
+all the time is given once and never missed; what changed meanwhile is as it was at some moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from chrono_backups.errors import SourceError
+from chrono_backups.sources.meilisearch.client import Meilisearch, of_index
+from chrono_backups.sources.meilisearch.pages import Document, documents
+
+_FIRST = 20
+_GROWTH = 16
+"""A page has at most so many times the documents of the one before, until it is known how large they are."""
+_MOST = 20_000
+_PAGE_BYTES = 4 * 1024 * 1024
+"""A page is to be about so large: few requests, and little memory on either side."""
+_LOOK_BACK = 4
+"""Pages before a lost place that are looked through for it."""
+
+Page = list[Document]
+
+
+class Paging:
+    """Goes through an index once. ``moved`` tells afterwards whether documents went away meanwhile."""
+
+    def __init__(self, server: Meilisearch, uid: str, primary_key: str | None) -> None:
+        self._server = server
+        self._path = of_index(uid, "/documents/fetch")
+        self._uid = uid
+        self._key = primary_key or "id"
+        self._limit = _FIRST
+        self.moved = False
+        self.lost = False
+        """A place could not be found again: documents may be missing."""
+
+    def pages(self) -> Iterator[Page]:
+        """Every document, in the server's order. The next page is fetched while one is worked on."""
+        with ThreadPoolExecutor(1, thread_name_prefix="meilisearch") as ahead:
+            offset, before = 0, list[Any]()
+            asked = self._limit
+            coming = ahead.submit(self._fetch, 0, asked)
+            while True:
+                raw = coming.result()
+                page = list(documents(raw))
+                ended = len(page) < asked
+                if before:
+                    if page and page[0][1].get(self._key) == before[-1]:
+                        page = page[1:]
+                    else:
+                        page, offset = self._found_again(offset, before)
+                        ended = False
+                if not page:
+                    return
+                offset += len(page)
+                before = [found.get(self._key) for _, found in page]
+                self._limit = min(_fitting(len(raw), len(page)), self._limit * _GROWTH)
+                asked = self._limit + 1
+                if not ended:
+                    coming = ahead.submit(self._fetch, offset - 1, asked)
+                yield page
+                if ended:
+                    return
+
+    def _fetch(self, offset: int, limit: int) -> bytes:
+        asked = b'{"offset":%d,"limit":%d,"retrieveVectors":true}' % (offset, limit)
+        return self._server.ask("POST", self._path, body=asked)
+
+    def _found_again(self, offset: int, before: list[Any]) -> tuple[Page, int]:
+        """What follows the last document of those given before that is still there, and its offset."""
+        self.moved = True
+        given = set(map(_hashable, before))
+        for back in range(1, _LOOK_BACK + 1):
+            start = max(0, offset - back * len(before) - self._limit)
+            page = list(documents(self._fetch(start, (back + 1) * len(before) + 2 * self._limit)))
+            for at in range(len(page) - 1, -1, -1):
+                if _hashable(page[at][1].get(self._key)) in given:
+                    return page[at + 1 :], start + at + 1
+            if start == 0:
+                break
+        self.lost = True
+        page = list(documents(self._fetch(offset, self._limit)))
+        return page, offset
+
+
+def _hashable(key: Any) -> Any:
+    return key if isinstance(key, (str, int)) else str(key)
+
+
+def _fitting(size: int, count: int) -> int:
+    """How many documents make a page, by those of the last one."""
+    return max(1, min(_MOST, _PAGE_BYTES * max(count, 1) // max(size, 1)))
+
+
+def check_primary_key(uid: str, primary_key: str | None, count: int) -> None:
+    """Raises ``SourceError`` for documents in an index that has no key to know them by."""
+    if primary_key is None and count:
+        raise SourceError(f"the index {uid} has documents and no primary key", source="meilisearch")
