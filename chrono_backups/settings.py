@@ -228,7 +228,7 @@ class Settings(Section):
         """
         asked = [name for name in SOURCE_NAMES if self.requested_sources is None or name in self.requested_sources]
         found = [name for name in asked if _is_configured(getattr(self, name))]
-        if "configuration" in asked and "configuration" not in found and not {"files"}.issuperset(found):
+        if "configuration" in asked and "configuration" not in found and {"postgres", "meilisearch"} & set(found):
             found.append("configuration")
         return tuple(found)
 

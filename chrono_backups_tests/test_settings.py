@@ -144,9 +144,8 @@ ASKS = [
     *((f"BACKUP_{name}_ENABLED", "on") for name in ("EMAIL", "SLACK", "DISCORD", "PAGERDUTY", "WEBHOOK", "AUDIT")),
     ("BACKUP_NOTIFY_URLS", "tgram://token/chat"), ("BACKUP_NOTIFY_ROUTES", "failed=email"),
     ("BACKUP_HEARTBEAT_URL", "https://hc.example.com/uuid"), ("BACKUP_DRILL_CHECKS", "select 1"),
-    ("BACKUP_MEILISEARCH_DUMP_DIR", "/dumps"), ("BACKUP_AUDIT_LOG_ALL_OPERATIONS", "true"),
+    ("BACKUP_AUDIT_LOG_ALL_OPERATIONS", "true"),
     ("REDIS_HOST", "redis"), ("BACKUP_REDIS_HOST", "redis"),
-    ("MEILISEARCH_HOST", "http://search:7700"), ("BACKUP_MEILISEARCH_HOST", "search"),
 ]  # fmt: skip
 
 

@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from stat import S_IFREG
-from typing import Any
 
 from chrono_backups.errors import Damaged, EntryMissing
 from chrono_backups.sources.base import Earlier, StreamedEntry, Stretches
+from chrono_backups.sources.meilisearch.client import Refused
 from chrono_backups.sources.meilisearch.paging import Page, Paging
 from chrono_backups.sources.meilisearch.samples import Sampler
 from chrono_backups.sources.meilisearch.unchanged import ROW, Unchanged, row
@@ -43,7 +43,8 @@ class IndexCount:
     """Documents that the earlier capture holds."""
 
     def to_json(self) -> dict[str, int]:
-        return {"documents": self.documents, "bytes": self.bytes, "stretches": self.stretches, "kept": self.kept}
+        counts = {"documents": self.documents, "bytes": self.bytes, "stretches": self.stretches, "kept": self.kept}
+        return {**counts, "row_size": ROW.size}
 
 
 @dataclass
@@ -57,7 +58,8 @@ class IndexDocuments:
     earlier: Earlier | None
     again: bool = False
     count: IndexCount = field(default_factory=IndexCount)
-    on_progress: Callable[[], None] = lambda: None
+    gone: bool = False
+    """The index was deleted meanwhile."""
 
     def entries(self) -> Iterator[StreamedEntry]:
         """The documents, and then their rows."""
@@ -90,14 +92,21 @@ class IndexDocuments:
         keep_row: Callable[[bytes], object],
     ) -> Iterator[bytes]:
         """What has to come of each page; its rows go to ``keep_row``."""
-        for page in self.paging.pages():
+        for page in self._pages():
             self.sampler.see(page)
             self.count.documents += len(page)
             if unchanged is None or lines is None or rows is None:
                 yield self._all_lines(page, keep_row)
             else:
                 yield self._fresh_lines(page, unchanged, lines, rows, keep_row)
-            self.on_progress()
+
+    def _pages(self) -> Iterator[Page]:
+        try:
+            yield from self.paging.pages()
+        except Refused as error:
+            if error.code != "index_not_found":
+                raise
+            self.gone = True
 
     def _all_lines(self, page: Page, keep_row: Callable[[bytes], object]) -> bytes:
         found = [raw + b"\n" for raw, _ in page]
@@ -141,7 +150,7 @@ class _Basis:
         if earlier is None:
             return None
         facts = earlier.facts.get("indexes", {}).get(folder.rpartition("/")[2])
-        if not isinstance(facts, Mapping) or facts.get("rows") != ROW.size:
+        if not isinstance(facts, Mapping) or facts.get("row_size") != ROW.size:
             return None
         size, stretches = int(facts["bytes"]), int(facts["stretches"])
         if size < _LEAST or stretches * _STRETCH > size // _SHARE:
@@ -175,8 +184,3 @@ class _Pieces:
         view[:count] = self._left[:count]
         self._left = self._left[count:]
         return count
-
-
-def facts_of(count: IndexCount, sampler: Sampler, paging: Paging) -> dict[str, Any]:
-    """What is recorded of an index's documents."""
-    return {**count.to_json(), "rows": ROW.size, "samples": sampler.samples, "moved": paging.moved}

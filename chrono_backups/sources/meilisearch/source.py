@@ -14,7 +14,7 @@ from chrono_backups.events import Finding, Listener
 from chrono_backups.identifiers import SourceName
 from chrono_backups.sources.base import Earlier, StreamedCapture, StreamedEntry
 from chrono_backups.sources.meilisearch.client import Meilisearch, Refused, Server
-from chrono_backups.sources.meilisearch.documents import IndexDocuments, facts_of
+from chrono_backups.sources.meilisearch.documents import IndexDocuments
 from chrono_backups.sources.meilisearch.mounted import mounted_files
 from chrono_backups.sources.meilisearch.paging import Paging, check_primary_key
 from chrono_backups.sources.meilisearch.probe import probe
@@ -35,6 +35,8 @@ _ATTEMPTS = 3
 """How often an index is read at most, while it changes meanwhile."""
 _SAMPLES = 2048
 """Documents that are recorded for a drill, over all indexes; of each at least four and at most 64."""
+SAMPLES = "samples.json"
+"""The file that has them."""
 _NAMED = 10
 
 
@@ -42,7 +44,8 @@ class MeilisearchSource:
     """A Meilisearch server, over the network.
 
     A snapshot of it lists ``server.json``, ``keys.json``, …; ``indexes/UID/index.json``, ``settings.json``,
-    ``documents.ndjson`` and ``documents.rows``; and ``dumps/…`` where the server's own are mounted.
+    ``documents.ndjson`` and ``documents.rows``; ``samples.json``, for a drill; and ``dumps/…`` where the server's own
+    are mounted.
     """
 
     name: SourceName = "meilisearch"
@@ -124,6 +127,7 @@ class _Capture:
             for one in server.pages("/indexes")
         ]
         self._found: dict[str, Any] = {}
+        self._recorded: dict[str, Any] = {}
         self.wait_until = 0.0
         """Until this moment of the clock tasks are waited for, all in all."""
         self._hidden: list[str] = []
@@ -141,6 +145,7 @@ class _Capture:
                 if error.code != "index_not_found":
                     raise
                 self._gone(index)
+        yield self._made(SAMPLES, as_json(self._recorded))
         self._end, self._finished = boundary(self._server), to_text(self._clock.now())
         tell_hidden(self._hidden, self._listener)
         if self._settings.dump_dir is not None:
@@ -175,10 +180,16 @@ class _Capture:
             began = boundary(self._server)
             documents = IndexDocuments(paging, sampler, index.folder, self._now, self._earlier, again=attempt > 1)
             yield from documents.entries()
+            if documents.gone:
+                self._gone(index)
+                return
             changing = changes_since(self._server, index.uid, began)
-            facts = {**facts_of(documents.count, sampler, paging), "primary_key": index.primary_key}
-            facts["changed_by"] = [int(task["uid"]) for task in changing][:_NAMED]
-            self._found[index.uid] = facts
+            self._found[index.uid] = {
+                **documents.count.to_json(),
+                "primary_key": index.primary_key,
+                "changed_by": [int(task["uid"]) for task in changing][:_NAMED],
+            }
+            self._recorded[index.uid] = {"samples": sampler.samples}
             if not changing and not paging.lost:
                 break
             if attempt < _ATTEMPTS:
@@ -194,12 +205,13 @@ class _Capture:
 
     def _search(self, uid: str, word: str) -> None:
         try:
-            self._found[uid]["search"] = {"q": word, "hits": search(self._server, uid, word)}
+            self._recorded[uid]["search"] = {"q": word, "hits": search(self._server, uid, word)}
         except Refused:  # the key may not search; the drill does without
             return
 
     def _gone(self, index: _Index) -> None:
         self._found.pop(index.uid, None)
+        self._recorded.pop(index.uid, None)
         message = f"the index {index.uid} was deleted while it was read; what was read of it is kept"
         self._listener(Finding("meilisearch-index-deleted", "warning", index.uid, message))
 
