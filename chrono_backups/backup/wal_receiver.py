@@ -47,6 +47,11 @@ _BUSY_PATIENCE = 10.0
 """Seconds for the server to notice that a receiver that was killed is gone; then there is another one."""
 _FAREWELL = 20.0
 """Seconds that storing may take once the end was asked for."""
+_LET_GO = 10.0
+"""Seconds that a server which shuts down is kept waiting for the storage. It waits for its receivers for ever."""
+_ASKED_APART = 2.0
+_REPLIES_APART = 0.05
+"""A server that waits for us asks anew as soon as it is answered."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,12 @@ class WalReceiver:
         self._stored = 0
         self._server_end = 0
         self._rest = memoryview(b"")
-        self._replied_at = self._told_at = self._clock.monotonic()
+        self._replied_at = self._told_at = self._heard_at = self._clock.monotonic()
+        self._asked_from: float | None = None
+        self._asked_at = 0.0
+        self._answer_owed = False
+        self._gone: dict[Segment, WalGap] = {}
+        """Segments that the server was asked for and has no longer."""
         self._established = False
         self._down = False
 
@@ -137,6 +147,10 @@ class WalReceiver:
                 try:
                     with ReplicationConnection.open(self._settings, timeout=_SILENCE) as connection:
                         self._converse(connection)
+                except WalGap as error:
+                    if self._is_gone(error):
+                        continue
+                    raise
                 except SlotBusy as error:
                     if not self._established and self._clock.monotonic() - began > _BUSY_PATIENCE:
                         raise
@@ -154,6 +168,14 @@ class WalReceiver:
         finally:
             self._uploads.close()
         return self.status
+
+    def _is_gone(self, error: WalGap) -> bool:
+        """Take note that the server has not the segment that was begun with; whether that is news."""
+        stream = self._stream
+        if stream is None or stream.segment in self._gone:
+            return False
+        self._gone[stream.segment] = error
+        return True
 
     def _lost(self, code: str, error: ChronoBackupsError) -> None:
         if self._stream is not None:
@@ -188,52 +210,53 @@ class WalReceiver:
         self._status_seconds = min(_STATUS_SECONDS, (server.sender_timeout or 60.0) / 3)
         self._rest = memoryview(b"")
         content = wal.history(connection, server.timeline) if server.timeline > 1 else b""
-        self._open(connection, archive, server, Lineage(server.timeline, parse_history(content), server.segment_size))
-        if content:
-            self._stream.store_history(server.timeline, content)
-        if self._down:
-            self._listener(Finding("wal-connected", "info", self._slot, "WAL is received again"))
-        self._down, self._established = False, True
-        while True:
-            self._receive(connection, self._stream)
-            self._next_timeline(connection, archive, server.segment_size)
+        lineage = Lineage(server.timeline, parse_history(content), server.segment_size)
+        try:
+            try:
+                self._open(connection, archive, lineage)
+            except SlotLost:
+                if not self._recreate:
+                    raise
+                self._recreate = False
+                wal.drop_slot(connection, self._slot)
+                self._open(connection, archive, lineage)
+            if content:
+                self._stream.store_history(server.timeline, content)
+            while True:
+                self._receive(connection, self._stream)
+                self._next_timeline(connection, archive, server.segment_size)
+        except SourceRefused as error:  # some refusals come once the stream has begun
+            raise wal.explained(error, self._slot) from None
 
-    def _open(
-        self, connection: ReplicationConnection, archive: WalArchive, server: wal.Server, lineage: Lineage
-    ) -> None:
+    def _open(self, connection: ReplicationConnection, archive: WalArchive, lineage: Lineage) -> None:
         """Begin to stream where it goes on."""
-        slot, contents = self._reserved(connection), archive.contents()
+        kept_from, contents = self._reserved(connection), archive.contents()
         end = self._server_end = wal.identify(connection).position
         if self._until_idle and self._goal is None:
             self._goal = end
         ahead = stored_end(lineage, contents)
         if ahead > end:
             words = f"the archive holds WAL up to {lsn_text(ahead)}, and the server's ends at {lsn_text(end)}"
+            if connection.in_standby:
+                hint = "The server is a standby: it is waited for until it has replayed what is stored."
+                raise SourceUnavailable(words, source="postgres", hint=hint)
             raise SourceError(words, source="postgres", hint=wal.AHEAD_HINT)
         assert self._stream is not None
-        refusal: SourceError | None = None
-        for start in starts(lineage, contents, slot.position, end, self._stream.queued):
-            try:
-                self._start(connection, start.segment, contents)
-            except WalGap as error:
-                refusal = error
+        gone: WalGap | None = None
+        for start in starts(lineage, contents, kept_from, end, self._stream.queued):
+            if start.segment in self._gone:
+                gone = self._gone[start.segment]
                 continue
-            except SlotLost:
-                if not self._recreate:
-                    raise
-                wal.drop_slot(connection, self._slot)
-                self._recreate = False
-                self._open(connection, archive, server, lineage)
-                return
-            if refusal is not None and start.gap is not None:
-                message = f"WAL is missing from {start.gap[0]} to {start.gap[1]}: {refusal.message}"
-                self._listener(Finding("wal-gap", "error", self._slot, message, refusal.hint))
+            self._start(connection, start.segment, contents)
+            if gone is not None and start.gap is not None:
+                message = f"WAL is missing from {start.gap[0]} to {start.gap[1]}: {gone.message}"
+                self._listener(Finding("wal-gap", "error", self._slot, message, gone.hint))
             return
-        assert refusal is not None
-        raise refusal
+        assert gone is not None
+        raise gone
 
-    def _reserved(self, connection: ReplicationConnection) -> wal.SlotPosition:
-        """The slot, made where it is not there."""
+    def _reserved(self, connection: ReplicationConnection) -> int:
+        """Where the slot keeps WAL from; it is made where it is not there. Raises ``SlotLost``."""
         slot = wal.read_slot(connection, self._slot)
         if slot is None:
             wal.create_slot(connection, self._slot)
@@ -241,7 +264,10 @@ class WalReceiver:
             hint = "Drop it when no receiver is to run any more, or it fills the server's disk."
             self._listener(Finding("wal-slot-created", "info", self._slot, message, hint))
             slot = wal.read_slot(connection, self._slot)
-        return slot or wal.SlotPosition(None, None)
+        # Servers before 18 stream from a slot that they have invalidated, and keep nothing for it.
+        if slot is None or slot.position is None:
+            raise wal.slot_lost(self._slot, "the server keeps no WAL for it")
+        return slot.position
 
     def _start(self, connection: ReplicationConnection, segment: Segment, contents: Contents) -> None:
         assert self._stream is not None
@@ -250,7 +276,9 @@ class WalReceiver:
         name = segment.name(size).lower()
         stored = contents.reach(name)
         self._stream.begin(segment, stored, contents.pieces.get(name, ()))
-        self._stored = max(self._stored, segment.start(size) + stored)
+        # What comes before may still be on its way to the storage: it counts in its turn.
+        self._uploads.submit(segment.start(size) + stored, lambda: None)
+        self._settle()
         self._reply(connection)
 
     def _next_timeline(self, connection: ReplicationConnection, archive: WalArchive, size: int) -> None:
@@ -272,6 +300,10 @@ class WalReceiver:
 
     def _receive(self, connection: ReplicationConnection, stream: WalStream) -> None:
         """Until the server ends the stream."""
+        if self._down:
+            self._listener(Finding("wal-connected", "info", self._slot, "WAL is received again"))
+        self._down, self._established = False, True
+        self._heard_at, self._asked_from, self._answer_owed = self._clock.monotonic(), None, False
         while True:
             if len(self._rest):
                 self._rest = stream.take(self._rest, self._clock.monotonic())
@@ -281,18 +313,18 @@ class WalReceiver:
                     message = connection.receive(_TICK)
                 except EndOfStream:
                     return
-                except SourceRefused as error:
-                    raise wal.explained(error, self._slot) from error
             else:
                 self._uploads.wait(_TICK)
+                self._heard_at = self._clock.monotonic()  # whatever it says, nobody listens
             if message is not None:
-                self._heard(connection, stream, memoryview(message))
+                self._heard_at = self._clock.monotonic()
+                self._heard(stream, memoryview(message))
             self._beat(connection, stream)
             if self._stopping() or (self._goal is not None and stream.position >= self._goal):
                 self._drain(connection)
                 raise _Ended
 
-    def _heard(self, connection: ReplicationConnection, stream: WalStream, message: memoryview) -> None:
+    def _heard(self, stream: WalStream, message: memoryview) -> None:
         kind = message[0]
         if kind == wal.DATA:
             position, self._server_end, clock = wal.DATA_HEADER.unpack_from(message)
@@ -300,21 +332,41 @@ class WalReceiver:
                 words = f"the server sent WAL of {lsn_text(position)} where {lsn_text(stream.position)} was to follow"
                 raise SourceUnavailable(words, source="postgres")
             stream.clock = clock
+            self._gone.clear()
             self._rest = stream.take(message[wal.DATA_HEADER.size :], self._clock.monotonic())
         elif kind == wal.ALIVE:
             self._server_end, clock, asked = wal.ALIVE_HEADER.unpack_from(message)
             if self._server_end == stream.position:
                 stream.clock = clock
             if asked:
-                self._reply(connection)
+                self._asked(stream)
+
+    def _asked(self, stream: WalStream) -> None:
+        """The server wants to know how far we are: as a rule because it shuts down, and waits until all is stored."""
+        now = self._clock.monotonic()
+        if self._asked_from is None or now - self._asked_at > _ASKED_APART:
+            self._asked_from = now
+        self._asked_at = now
+        self._answer_owed = True
+        if stream.waiting_since is not None and not stream.storing:
+            stream.store_piece()
+        if now - self._asked_from > _LET_GO and self._stored < stream.position:
+            message = f"the server shuts down, and the storage does not take WAL: {lsn_text(self._stored)} is stored"
+            hint = "It is kept waiting no longer. What is not stored is kept by the server for the slot."
+            raise SourceUnavailable(message, source="postgres", hint=hint)
 
     def _beat(self, connection: ReplicationConnection, stream: WalStream) -> None:
         """What is due by the clock."""
         now = self._clock.monotonic()
         if stream.waiting_since is not None and now - stream.waiting_since >= self._piece_after and not stream.storing:
             stream.store_piece()
-        if self._settle() or now - self._replied_at >= self._status_seconds:
-            self._reply(connection)
+        quiet = now - self._heard_at
+        if quiet >= _SILENCE:
+            message = f"PostgreSQL said nothing for {_SILENCE:g} seconds, though it was asked to"
+            raise SourceUnavailable(message, source="postgres", hint="Look whether the server or the network hangs.")
+        due = _REPLIES_APART if self._answer_owed else self._status_seconds
+        if self._settle() or now - self._replied_at >= due:
+            self._reply(connection, asked=quiet >= _SILENCE / 3)
 
     def _settle(self) -> bool:
         """Take note of what is stored by now; whether that is more than before."""
@@ -332,7 +384,7 @@ class WalReceiver:
 
     def _reply(self, connection: ReplicationConnection, *, asked: bool = False) -> None:
         assert self._stream is not None
-        self._replied_at = self._clock.monotonic()
+        self._replied_at, self._answer_owed = self._clock.monotonic(), False
         connection.send(wal.reply(self._stream.position, self._stored, self._clock.now(), asked=asked))
 
     # Ending.

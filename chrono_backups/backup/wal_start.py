@@ -20,7 +20,7 @@ class Start:
 
 
 def starts(
-    lineage: Lineage, contents: Contents, kept_from: int | None, end: int, queued: Callable[[str], bool]
+    lineage: Lineage, contents: Contents, kept_from: int, end: int, queued: Callable[[str], bool]
 ) -> Iterator[Start]:
     """Where to begin, the best first; a server that has not the WAL of one is asked for the next.
 
@@ -38,11 +38,9 @@ def starts(
             number += 1
         return number
 
-    first = (end if kept_from is None else kept_from) // size
+    first = kept_from // size
     begun = (number for number in _numbers(lineage, contents.pieces, end) if number < first)
     last = max((*begun, *(number + 1 for number in stored if number < first)), default=first)
-    if kept_from is None:
-        first = last
     gap = None
     if behind(last) < first:
         yield _start(lineage, contents, behind(last), None)

@@ -73,6 +73,11 @@ class WalStream:
         return self._segment.name(self._size).lower()
 
     @property
+    def segment(self) -> Segment:
+        """That is being received."""
+        return self._segment
+
+    @property
     def segment_size(self) -> int:
         return self._size
 

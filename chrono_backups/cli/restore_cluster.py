@@ -38,6 +38,7 @@ from chrono_backups.repository.repository import Repository
 if TYPE_CHECKING:
     from chrono_backups.recovery.postgres.server import Server
 
+_NOT_ARCHIVED = 10
 _TARGETS = ("target_time", "target_lsn", "target_name", "target_timeline", "target_action")
 
 
@@ -176,11 +177,11 @@ class ClusterRestore:
             return
         self._context.when_cancelled = f"the server was stopped; what was restored is in {self.plan.data}"
         with self._context.progress() as listener:
-            server, spool, reached = start_cluster(
+            server, supply, reached = start_cluster(
                 self._repository, self.plan, clock=self._context.clock, listener=listener
             )
         if reached.state != "paused":  # a paused server still takes WAL when its operator lets it go on
-            spool.remove()
+            supply.remove()
         self._started = server, reached
 
     def document(self) -> dict[str, Any]:
@@ -235,7 +236,11 @@ def _document(server: Server, reached: Reached) -> dict[str, Any]:
 
 
 def restore_command(arguments: argparse.Namespace, context: Context) -> str:
-    """What the restored server runs for each WAL file: this program, by absolute paths, with the same settings file."""
+    """What the restored server runs for each WAL file: this program, by absolute paths, with the same settings file.
+
+    To the server 1 means that there is no such file, and that recovery is at its end. A Python that can't load this
+    program ends with 1 as well: so here another code stands for a file that is not archived.
+    """
     words = [sys.executable, "-m", "chrono_backups", "--quiet"]
     file = context.env_file or (".env" if Path(".env").is_file() else None)
     if file is not None:
@@ -243,7 +248,9 @@ def restore_command(arguments: argparse.Namespace, context: Context) -> str:
     words.append("wal-fetch")
     if arguments.storage:
         words += ["--storage", arguments.storage]
-    return f"{shlex.join(words).replace('%', '%%')} %f %p"
+    words += ["--not-archived", str(_NOT_ARCHIVED)]
+    command = shlex.join(words).replace("%", "%%")
+    return f"{command} %f %p; c=$?; test $c = {_NOT_ARCHIVED} && exit 1; test $c = 1 && exit 126; exit $c"
 
 
 def _mapping(text: str) -> tuple[str, Path]:

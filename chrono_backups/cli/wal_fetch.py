@@ -39,12 +39,19 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("name", metavar="%f", help="the file's name: a segment, or a timeline's history")
     parser.add_argument("target", metavar="%p", type=Path, help="where to put it")
     parser.add_argument("--system-identifier", metavar="ID", help="the cluster (default: that of the data directory)")
+    parser.add_argument(
+        "--not-archived",
+        type=int,
+        default=FAILED,
+        metavar="CODE",
+        help="the exit code where no such file is archived (default: 1)",
+    )
     parser.add_argument("--ahead", type=int, metavar="BYTES", help=argparse.SUPPRESS)
     add_storage_option(parser)
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    """Put the file in place. Exit code 1: there is none."""
+    """Put the file in place."""
     name, target = arguments.name, Path(os.path.abspath(arguments.target))
     with context.reading(arguments.storage) as repository:
         archive = archive_for(repository, arguments.system_identifier, data_directory(target))
@@ -56,7 +63,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
         found = find(archive, name, target)
         if found is None:
             context.output.message(f"{name} is not archived")
-            return FAILED
+            return int(arguments.not_archived)
         if isinstance(found, StoredWal) and reads_ahead(target):
             if found.whole:
                 size = len(found.content)

@@ -8,13 +8,16 @@ behind which more is archived.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from chrono_backups.errors import ObjectMissing, RestoreError, UsageError
+from chrono_backups.recovery.postgres.conf_files import effective
+from chrono_backups.recovery.postgres.target import TARGETS
 from chrono_backups.recovery.wal_spool import spool_for
 from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.wal_archive import StoredWal, WalArchive
-from chrono_backups.repository.wal_names import history_timeline, is_segment
+from chrono_backups.repository.wal_names import Lineage, Segment, history_timeline, is_segment
 from chrono_backups.repository.wal_pages import segment_header
 
 _CONTROL_FILE = "global/pg_control"
@@ -59,14 +62,33 @@ def find(archive: WalArchive, name: str, target: Path) -> StoredWal | bytes | No
     Raises ``RestoreError`` where the server must not go on without it; ``Damaged``; ``StorageError``.
     """
     timeline = history_timeline(name)
-    try:
-        if timeline is not None:
+    if timeline is not None:
+        with suppress(ObjectMissing):
             return archive.read_history(timeline)
-        return archive.read_segment(name) if is_segment(name) else None
-    except ObjectMissing:
-        if timeline is None and not _is_optional(archive, name, target):
-            _check_no_gap(archive, name)
+    if timeline is not None or not is_segment(name):
         return None
+    found: StoredWal | None = None
+    with suppress(ObjectMissing):
+        found = archive.read_segment(name)
+    if found is not None and (found.whole or _stops_by_itself(data_directory(target))):
+        return found
+    if not _is_optional(archive, name, target):
+        following = _stored_behind(archive, name)
+        if following is not None:
+            with suppress(ObjectMissing):  # it may have been stored meanwhile
+                return archive.read_whole_segment(name)
+            raise _gap(name, following, in_part=found is not None)
+    return found
+
+
+def _stops_by_itself(directory: Path) -> bool:
+    """Whether the server in ``directory`` never takes the end of what it gets for the end of its recovery: it waits for
+    more as a standby, and fails where it was given a target and has not reached it.
+    """
+    if (directory / "standby.signal").exists():
+        return True
+    known = effective(directory)
+    return any(known.get(name) for name in TARGETS)
 
 
 def _is_optional(archive: WalArchive, name: str, target: Path) -> bool:
@@ -78,20 +100,38 @@ def _is_optional(archive: WalArchive, name: str, target: Path) -> bool:
             header = segment_header(file.read(64))
     except (OSError, ValueError):
         return False
-    number = int(name[8:16], 16) * ((1 << 32) // header.segment_size) + int(name[16:], 16)
+    number = Segment.parse(name, header.segment_size).number
     return header.position == number * header.segment_size and header.system_identifier == archive.system_identifier
 
 
-def _check_no_gap(archive: WalArchive, name: str) -> None:
-    """Raise ``RestoreError`` where later segments of the same timeline are archived."""
-    contents = archive.contents(name[:8].lower())
-    later = min((one for one in (*contents.segments, *contents.pieces) if one > name.lower()), default=None)
+def _stored_behind(archive: WalArchive, name: str) -> str | None:
+    """A segment that is archived and follows on the missing one: on its timeline, or on one that leads on from it."""
+    contents = archive.contents()
+    stored = (*contents.segments, *contents.pieces)
+    later = min((one for one in stored if one[:8] == name[:8].lower() and one > name.lower()), default=None)
     if later is not None:
-        raise RestoreError(
-            f"{name} is missing from the archive, and {later.upper()} and what follows is there",
-            hint="Recover to a target before the gap (`chrono-backups recovery-points`), or put the segment at hand "
-            "into pg_wal.",
-        )
+        return later
+    size = archive.segment_size(contents)
+    if size is None:
+        return None
+    missing = Segment.parse(name, size)
+    for timeline in contents.histories:
+        if timeline <= missing.timeline:
+            continue
+        lineage = Lineage(timeline, archive.ancestors(timeline), size)
+        of_it = [one for one in stored if int(one[:8], 16) == timeline]
+        if of_it and lineage.segment(missing.number) == missing:
+            return min(of_it)
+    return None
+
+
+def _gap(name: str, following: str, *, in_part: bool) -> RestoreError:
+    missing = f"the end of {name}" if in_part else name
+    return RestoreError(
+        f"{missing} is missing from the archive, and {following.upper()} and what follows is there",
+        hint="Recover to a target before the gap (`chrono-backups recovery-points`), or put the segment at hand "
+        "into pg_wal.",
+    )
 
 
 def write(content: StoredWal | bytes, target: Path) -> None:

@@ -24,6 +24,7 @@ from chrono_backups.recovery.postgres.conf_files import (
     write_lines,
 )
 from chrono_backups.recovery.postgres.control_file import NEEDED_SETTINGS, ControlFile
+from chrono_backups.recovery.postgres.target import TARGETS
 
 RECOVERY_SIGNAL = "recovery.signal"
 MANIFEST = "backup_manifest"
@@ -42,8 +43,6 @@ _OFF: dict[str, tuple[str, Callable[[str], bool], str]] = {
     "recovery_min_apply_delay": ("0", lambda value: value not in {"", "0"}, ""),
 }
 """Setting → what it becomes, when that is a change worth a word, and the word."""
-TARGETS = ("recovery_target", "recovery_target_time", "recovery_target_lsn", "recovery_target_name",
-           "recovery_target_xid")  # fmt: skip
 _NO_SUBSCRIPTIONS = "max_logical_replication_workers"
 _OTHER_PLACES = frozenset({"data_directory", "external_pid_file"})
 _OTHER_FILES = frozenset({"hba_file", "ident_file"})

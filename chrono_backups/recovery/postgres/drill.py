@@ -8,7 +8,6 @@ from pathlib import Path
 from chrono_backups.events import Listener
 from chrono_backups.recovery.drill_report import DrillOptions, SourceDrill
 from chrono_backups.recovery.plan import plan_restore
-from chrono_backups.recovery.postgres.configure import TARGETS
 from chrono_backups.recovery.postgres.proof import (
     check_counts,
     check_databases,
@@ -21,11 +20,12 @@ from chrono_backups.recovery.postgres.restore import (
     SOURCE,
     ClusterOptions,
     ClusterPlan,
-    fill_spool,
+    fetch_supply,
     plan_cluster,
     run_to_target,
 )
 from chrono_backups.recovery.postgres.server import THROWN_AWAY, Server
+from chrono_backups.recovery.postgres.target import TARGETS
 from chrono_backups.recovery.restore import restore
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
@@ -63,14 +63,14 @@ def drill_cluster(
     report = restore(repository, restoring, listener=listener, arrangements={SOURCE: plan.arrangement()})
     done.files, done.bytes = report.files, report.bytes
     done.findings += report.findings
-    spool = fill_spool(repository, plan, listener=listener)
+    supply = fetch_supply(repository, plan, listener=listener)
     clock = repository.clock
     if options.target.kind != "end":
         settings = {**THROWN_AWAY, **_TO_THE_END}
-        server, _ = run_to_target(plan, spool, clock=clock, settings=settings, listener=listener)
+        server, _ = run_to_target(plan, supply, clock=clock, settings=settings, listener=listener)
         _ask(server, plan, done, listener, as_captured=True)
     settings = {**THROWN_AWAY, "recovery_target_action": "promote"}
-    server, reached = run_to_target(plan, spool, clock=clock, settings=settings, listener=listener)
+    server, reached = run_to_target(plan, supply, clock=clock, settings=settings, listener=listener)
     done.reached = reached.to_json()
     _ask(server, plan, done, listener, as_captured=options.target.kind == "end", structure=options.structure)
     pages = check_pages(server.programs, plan.data, server.user, plan.facts)

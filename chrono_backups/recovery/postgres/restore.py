@@ -14,14 +14,14 @@ from chrono_backups.errors import BackupMissing, RestoreError, UsageError
 from chrono_backups.events import Listener, silent
 from chrono_backups.recovery.browse import entries
 from chrono_backups.recovery.postgres.arrangement import DATA, TABLESPACES, ClusterArrangement
-from chrono_backups.recovery.postgres.configure import TARGETS, Recovery
+from chrono_backups.recovery.postgres.configure import Recovery
 from chrono_backups.recovery.postgres.programs import server_programs
 from chrono_backups.recovery.postgres.replay import Reached, follow
 from chrono_backups.recovery.postgres.server import Server, User, user_for
 from chrono_backups.recovery.postgres.server_log import BEFORE_TARGET
-from chrono_backups.recovery.postgres.target import TO_THE_END, Target
+from chrono_backups.recovery.postgres.target import TARGETS, TO_THE_END, Target
 from chrono_backups.recovery.postgres.wal_path import WalPath, wal_path
-from chrono_backups.recovery.postgres.wal_spool import Spool, check_wal
+from chrono_backups.recovery.postgres.wal_supply import WalSupply, check_wal
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 
@@ -230,19 +230,19 @@ def start_cluster(
     clock: Clock,
     settings: Mapping[str, str] | None = None,
     listener: Listener = silent,
-) -> tuple[Server, Spool, Reached]:
+) -> tuple[Server, WalSupply, Reached]:
     """Start the restored server and follow it to its target; it goes on running where that is its action.
 
     WAL is fetched, and found to be true, before the server starts. Raises ``RestoreError`` where it ends before its
-    target, ``Damaged``; nothing runs then. The spool is the caller's to remove.
+    target, ``Damaged``; nothing runs then. The supply is the caller's to remove.
     """
-    spool = fill_spool(repository, plan, listener=listener)
+    supply = fetch_supply(repository, plan, listener=listener)
     try:
-        server, reached = run_to_target(plan, spool, clock=clock, settings=settings or {}, listener=listener)
+        server, reached = run_to_target(plan, supply, clock=clock, settings=settings or {}, listener=listener)
     except BaseException:
-        spool.remove()
+        supply.remove()
         raise
-    return server, spool, reached
+    return server, supply, reached
 
 
 def check_way(repository: Repository, plan: ClusterPlan, *, listener: Listener) -> None:
@@ -250,19 +250,19 @@ def check_way(repository: Repository, plan: ClusterPlan, *, listener: Listener) 
     check_wal(repository, plan.path, listener)
 
 
-def fill_spool(repository: Repository, plan: ClusterPlan, *, listener: Listener) -> Spool:
+def fetch_supply(repository: Repository, plan: ClusterPlan, *, listener: Listener) -> WalSupply:
     """Fetch the WAL that is needed beside the data directory. Raises ``Damaged``, ``InsufficientSpace``."""
-    spool = Spool(plan.directory / "postgres-wal", plan.path)
+    supply = WalSupply(plan.directory / "postgres-wal", plan.path)
     try:
-        spool.fill(repository, owner=plan.owner, listener=listener)
+        supply.fill(repository, owner=plan.owner, listener=listener)
     except BaseException:
-        spool.remove()
+        supply.remove()
         raise
-    return spool
+    return supply
 
 
 def run_to_target(
-    plan: ClusterPlan, spool: Spool, *, clock: Clock, settings: Mapping[str, str], listener: Listener
+    plan: ClusterPlan, supply: WalSupply, *, clock: Clock, settings: Mapping[str, str], listener: Listener
 ) -> tuple[Server, Reached]:
     """Start the server, and follow it to its target. Raises ``RestoreError``; nothing runs then."""
     assert plan.programs is not None
@@ -271,7 +271,7 @@ def run_to_target(
         plan.data,
         user=user_for(plan.owner),
         log=plan.directory / "postgres-server.log",
-        settings={"restore_command": spool.restore_command, **settings},
+        settings={"restore_command": supply.restore_command, **settings},
         major=plan.major,
     )
     target = plan.options.target

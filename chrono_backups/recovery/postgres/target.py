@@ -15,8 +15,9 @@ Kind = Literal["end", "latest", "time", "lsn", "name"]
 Action = Literal["promote", "pause", "shutdown"]
 ACTIONS: tuple[Action, ...] = ("promote", "pause", "shutdown")
 LATEST = "latest"
-
-
+TARGETS = ("recovery_target", "recovery_target_time", "recovery_target_lsn", "recovery_target_name",
+           "recovery_target_xid")  # fmt: skip
+"""The server's settings, of which at most one may have a value."""
 _LONGEST_NAME = 63
 
 

@@ -14,7 +14,7 @@ import select
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 from psycopg import pq
@@ -151,6 +151,11 @@ class ReplicationConnection:
         """As 180004."""
         return self._pgconn.server_version
 
+    @property
+    def in_standby(self) -> bool:
+        """Whether the server is in recovery, as it said when it was connected to."""
+        return self._pgconn.parameter_status(b"in_hot_standby") == b"on"
+
     def close(self) -> None:
         """End the connection; the server ends what it was doing for it. May be called twice."""
         self._pgconn.finish()
@@ -252,7 +257,7 @@ class ReplicationConnection:
             while self._pgconn.put_copy_data(bytes(data)) == 0:
                 self._flush()
         except psycopg.Error as error:
-            raise self._failed(str(error)) from error
+            self._copy_failed(error)
         self._flush()
 
     def upload(self, statement: str, content: bytes) -> None:
@@ -268,11 +273,17 @@ class ReplicationConnection:
             while self._pgconn.put_copy_end() == 0:
                 self._flush()
         except psycopg.Error as error:
-            raise self._failed(str(error)) from error
+            self._copy_failed(error)
         self._flush()
         return self.results()
 
     # Beneath.
+
+    def _copy_failed(self, error: psycopg.Error) -> NoReturn:
+        """Raise the server's own error where it has ended the copy by one."""
+        if self._pgconn.status == pq.ConnStatus.OK:
+            self.results()
+        raise self._failed(str(error)) from error
 
     def _send(self, statement: str) -> None:
         try:
@@ -283,11 +294,14 @@ class ReplicationConnection:
 
     def _flush(self) -> None:
         until = time.monotonic() + self._timeout
-        while self._pgconn.flush() != 0:
-            if time.monotonic() > until:
-                raise self._silent()
-            if self._wait(select.POLLIN | select.POLLOUT, 1.0) & select.POLLIN:
-                self._consume()
+        try:
+            while self._pgconn.flush() != 0:
+                if time.monotonic() > until:
+                    raise self._silent()
+                if self._wait(select.POLLIN | select.POLLOUT, 1.0) & select.POLLIN:
+                    self._consume()
+        except psycopg.Error as error:
+            raise self._failed(str(error)) from error
 
     def _next_result(self) -> pq.abc.PGresult | None:
         until = time.monotonic() + self._timeout

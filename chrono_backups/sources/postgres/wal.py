@@ -113,11 +113,24 @@ def drop_slot(connection: ReplicationConnection, name: str) -> None:
 
 
 def start(connection: ReplicationConnection, slot: str, timeline: int, position: int) -> None:
-    """Begin to stream. Raises ``WalGap``, ``SlotLost``, ``SlotBusy`` or another ``SourceError``."""
+    """Begin to stream. Raises ``WalGap``, ``SlotLost``, ``SlotBusy`` or another ``SourceError``.
+
+    Some refusals come only afterwards, as ``SourceRefused``: ``explained`` tells what is behind it.
+    """
     try:
         connection.copy_both(f"START_REPLICATION SLOT {slot} PHYSICAL {lsn_text(position)} TIMELINE {timeline}")
     except SourceRefused as error:
-        raise explained(error, slot) from error
+        raise explained(error, slot) from None
+
+
+def slot_lost(slot: str, why: str) -> SlotLost:
+    """The error for a slot that keeps nothing."""
+    return SlotLost(
+        f"the replication slot {slot} is lost: {why}",
+        source="postgres",
+        hint="`chrono-backups wal-receive --recreate-slot` makes it anew; then take a base backup, as WAL is "
+        "missing. Raise max_slot_wal_keep_size on the server, or alert earlier.",
+    )
 
 
 def explained(error: SourceRefused, slot: str) -> SourceError:
@@ -136,12 +149,7 @@ def explained(error: SourceRefused, slot: str) -> SourceError:
             hint="The server left that timeline earlier. Take a base backup: a new range begins.",
         )
     if "invalidated" in words or "can no longer" in words or "was never reserved" in words:
-        return SlotLost(
-            f"the replication slot {slot} is lost: {words}",
-            source="postgres",
-            hint="`chrono-backups wal-receive --recreate-slot` makes it anew; then take a base backup, as WAL is "
-            "missing. Raise max_slot_wal_keep_size on the server, or alert earlier.",
-        )
+        return slot_lost(slot, words)
     if "is active for PID" in words:
         return SlotBusy(
             f"another receiver uses the slot: {words}",

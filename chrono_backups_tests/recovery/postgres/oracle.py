@@ -284,12 +284,12 @@ class Oracle:
             plan = plan_cluster(repository, manifest, home / "out", options)
             whole = plan_restore(repository, plan.backup_id, plan.directory, sources=[SOURCE], placed=plan.placed)
             restore(repository, whole, arrangements={SOURCE: plan.arrangement()})
-            server, spool, reached = start_cluster(repository, plan, clock=SystemClock(), settings=THROWN_AWAY)
+            server, supply, reached = start_cluster(repository, plan, clock=SystemClock(), settings=THROWN_AWAY)
             try:
                 ways = {way: _rows(server, way) for way in ("enable_indexonlyscan", "enable_seqscan")}
             finally:
                 server.stop(fast=False)
-                spool.remove()
+                supply.remove()
         for way, rows in ways.items():
             assert rows == wanted, (
                 f"seed {self.seed}, {target} from {manifest.backup_id}, without {way}: {len(rows - wanted)} rows too "

@@ -47,8 +47,8 @@ def restored(repository: Repository, plan: ClusterPlan) -> RestoreReport:
 
 
 def started(repository: Repository, plan: ClusterPlan) -> Server:
-    server, spool, reached = start_cluster(repository, plan, clock=SystemClock(), settings={"fsync": "off"})
-    spool.remove()
+    server, supply, reached = start_cluster(repository, plan, clock=SystemClock(), settings={"fsync": "off"})
+    supply.remove()
     assert reached.state == "running"
     assert reached.timeline == int(plan.facts["timeline"]) + 1
     return server

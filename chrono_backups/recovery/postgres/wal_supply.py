@@ -25,7 +25,7 @@ _CLOCKS = timedelta(seconds=60)
 """A commit may be logged so much later than the time it bears, and clocks be set by so much."""
 
 
-class Spool:
+class WalSupply:
     """A folder of WAL files beside the data directory."""
 
     def __init__(self, folder: Path, path: WalPath) -> None:
@@ -37,8 +37,8 @@ class Spool:
         """What copies a file from here. It ends with 1 for one that is not here, which says that there is none, and
         with 127 where it can't be copied: at that the server gives up, and does not take it for the end of the WAL.
         """
-        file = f"{shlex.quote(str(self._folder)).replace('%', '%%')}/%f"
-        return f"test -f {file} || exit 1; cp {file} %p || exit 127"
+        folder = shlex.quote(str(self._folder)).replace("%", "%%")
+        return f"test -x {folder} || exit 127; test -f {folder}/%f || exit 1; cp {folder}/%f %p || exit 127"
 
     def fill(self, repository: Repository, *, owner: tuple[int, int], listener: Listener) -> None:
         """Fetch all of it. Raises ``Damaged`` naming what is not true, ``InsufficientSpace``."""
