@@ -57,7 +57,9 @@ def lose_slot(server: PostgresServer) -> None:
         return bool(server.value("SELECT wal_status FROM pg_replication_slots") == "lost")
 
     wait(lost)
+    # From now on all of the log stays, so that the archive can be compared with it.
     server.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '-1'")
+    server.execute("ALTER SYSTEM SET wal_keep_size = '1GB'")
     server.execute("SELECT pg_reload_conf()")
 
 
