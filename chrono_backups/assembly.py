@@ -29,6 +29,7 @@ from chrono_backups.errors import (
 from chrono_backups.events import Finding, Listener, silent
 from chrono_backups.identifiers import SOURCES_OF_TYPE, BackupType, SourceName, StorageName
 from chrono_backups.maintenance.identity import may_be_ours
+from chrono_backups.monitoring.audit.log import head_of
 from chrono_backups.recovery.in_place import Stores
 from chrono_backups.repository.create_once import check_creates_once
 from chrono_backups.repository.records import Manifest
@@ -67,11 +68,14 @@ class Application:
         clock: Clock | None = None,
         attempts: int | None = None,
         clients: Mapping[StorageName, Callable[[], Any]] | None = None,
+        on_begun: Callable[[str], None] = lambda _: None,
     ) -> None:
         """``attempts``: how often a storage is asked at most, where the answer is not worth a longer wait.
 
         ``clients`` give ready clients of storages' SDKs, or None where the driver is to make its own.
+        ``on_begun`` hears the id of each backup that is begun.
         """
+        self._on_begun = on_begun
         self._clients = dict(clients or {})
         self._most_attempts = attempts
         self.settings = settings
@@ -362,6 +366,7 @@ class Application:
             raise UsageError(f"not all of {', '.join(only)} is configured to be backed up", hint="See BACKUP_SOURCES.")
         with self.open_repository(storage) as repository:
             plan = plan_backup(repository, backup_type, [source.name for source in sources])
+            self._on_begun(plan.backup_id)
             try:
                 with self.hooks(listener).around(plan):
                     outcomes = [self.capture(repository, plan, source, listener) for source in sources]
@@ -399,8 +404,15 @@ class Application:
         listener: Listener = silent,
     ) -> Manifest:
         """Make a planned backup visible."""
-        most = self.settings.limits.max_skew_seconds
-        return commit(repository, plan, outcomes, trigger=trigger, max_skew=most, listener=listener)
+        return commit(
+            repository,
+            plan,
+            outcomes,
+            trigger=trigger,
+            max_skew=self.settings.limits.max_skew_seconds,
+            audit=head_of(self.settings.audit, self.clock),
+            listener=listener,
+        )
 
     def probe(self) -> list[Finding]:
         """What ``validate`` finds: settings worth a word, sources, storages, the key. Changes nothing."""

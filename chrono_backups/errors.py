@@ -30,6 +30,7 @@ The class says the kind, the attributes carry the facts, ``hint`` says what the 
     │   ├── BackupMissing          no backup of that id
     │   └── EntryMissing           no such path in that backup
     ├── Damaged                    stored data is not what was written
+    ├── AuditUnwritable            an act was not begun, or not recorded
     ├── BackupFailed               no source could be captured
     └── RestoreError
         ├── TargetNotEmpty         the restore would touch existing data
@@ -209,6 +210,10 @@ class Damaged(ChronoBackupsError):
     def __init__(self, message: str, *, key: str, hint: str = "") -> None:
         super().__init__(message, hint=hint or "Run `chrono-backups verify --full` to see all that is damaged.")
         self.key = key
+
+
+class AuditUnwritable(ChronoBackupsError):
+    """The audit log can't be written. Of an act that changes something it is raised before anything was done."""
 
 
 class BackupFailed(ChronoBackupsError):

@@ -22,7 +22,7 @@ from chrono_backups.errors import Problem, SettingsError
 from chrono_backups.events import Finding
 from chrono_backups.identifiers import SOURCE_NAMES, STORAGE_NAMES, BackupType, SourceName, StorageName
 from chrono_backups.maintenance.settings import RetentionPolicy
-from chrono_backups.monitoring.settings import AuditSettings, HealthSettings
+from chrono_backups.monitoring.settings import AuditSettings, HealthSettings, LogSettings
 from chrono_backups.notifications.settings import NotificationsSettings
 from chrono_backups.pipeline.settings import CompressionSettings, EncryptionSettings, key_bytes
 from chrono_backups.sources.settings import (
@@ -91,8 +91,6 @@ NOT_BUILT_YET: tuple[tuple[str, Trigger, str], ...] = (
     ("notification by Apprise", _given("BACKUP_NOTIFY_URLS"), _UNSET),
     ("routing of notifications", _given("BACKUP_NOTIFY_ROUTES"), _UNSET),
     ("the heartbeat", _given("BACKUP_HEARTBEAT_URL"), _UNSET),
-    ("the audit log", _switched_on("BACKUP_AUDIT_ENABLED"), _TURN_OFF),
-    ("the audit log", _switched_on("BACKUP_AUDIT_LOG_ALL_OPERATIONS", unless_off="BACKUP_AUDIT_ENABLED"), _TURN_OFF),
 )  # fmt: skip
 """Features whose variables are known and whose code does not exist: what, what asks for it, the way
 around. Asking for one is a problem, never silence. Whoever builds a feature deletes its rows."""
@@ -196,6 +194,7 @@ class Settings(Section):
         "BACKUP_DRILL_CHECKS", hidden=True, accepted="checks", about="Cross-store queries that a drill must find true."
     )
     notifications: NotificationsSettings = Field(default_factory=NotificationsSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
     audit: AuditSettings = Field(default_factory=AuditSettings)
     health: HealthSettings = Field(default_factory=HealthSettings)
 

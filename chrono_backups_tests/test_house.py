@@ -219,13 +219,14 @@ def _commands(line: str) -> Iterator[tuple[str, list[str]]]:
             yield verb, re.findall(r"(?<![\w-])--[a-z][a-z-]*", words)
 
 
+ACTIONS = {"key": ("list", "add", "remove"), "audit": ("verify", "show")}
 _helps: dict[str, str] = {}
 
 
 def _help(verb: str) -> str:
     """A verb's help, and that of what follows it."""
     if verb not in _helps:
-        asked = [[verb], *([verb, action] for action in ("list", "add", "remove") if verb == "key")]
+        asked = [[verb], *([verb, action] for action in ACTIONS.get(verb, ()))]
         _helps[verb] = (
             "".join(
                 subprocess.run(

@@ -141,10 +141,9 @@ def test_every_problem_is_told_at_once_and_in_one_message() -> None:
 
 # Each row: what asks for a feature that is not built, and the variable named for it.
 ASKS = [
-    *((f"BACKUP_{name}_ENABLED", "on") for name in ("EMAIL", "SLACK", "DISCORD", "PAGERDUTY", "WEBHOOK", "AUDIT")),
+    *((f"BACKUP_{name}_ENABLED", "on") for name in ("EMAIL", "SLACK", "DISCORD", "PAGERDUTY", "WEBHOOK")),
     ("BACKUP_NOTIFY_URLS", "tgram://token/chat"), ("BACKUP_NOTIFY_ROUTES", "failed=email"),
     ("BACKUP_HEARTBEAT_URL", "https://hc.example.com/uuid"), ("BACKUP_DRILL_CHECKS", "select 1"),
-    ("BACKUP_AUDIT_LOG_ALL_OPERATIONS", "true"),
     ("REDIS_HOST", "redis"), ("BACKUP_REDIS_HOST", "redis"),
 ]  # fmt: skip
 

@@ -20,7 +20,7 @@ from chrono_backups.events import Finding, Listener, Progress, silent
 from chrono_backups.identifiers import SourceName
 from chrono_backups.repository.leases import Lease
 from chrono_backups.repository.listings import ListingCursor, read_listing
-from chrono_backups.repository.records import Effective, Manifest, Snapshot, SnapshotSummary
+from chrono_backups.repository.records import AuditHead, Effective, Manifest, Snapshot, SnapshotSummary
 from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.writer import ChunkWriter, PipelineOptions
 from chrono_backups.sources.base import AnySource, ComparingSource, Earlier, StreamedSource
@@ -249,6 +249,7 @@ def commit(
     trigger: str,
     max_skew: float | None = None,
     listener: Listener = silent,
+    audit: AuditHead | None = None,
 ) -> Manifest:
     """Make the backup visible: ``complete`` with all sources, else ``partial``.
 
@@ -275,6 +276,7 @@ def commit(
         host=platform.node(),
         program=PROGRAM,
         trigger=trigger,
+        audit=audit,
     )
     manifest = replace(manifest, findings=tuple(skew_findings(manifest, max_skew)))
     for finding in manifest.findings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from chrono_backups.redaction import redacted, secrets_of_environment, secrets_o
 if TYPE_CHECKING:
     from chrono_backups.assembly import Application
     from chrono_backups.identifiers import StorageName
+    from chrono_backups.monitoring.journal import Journal
     from chrono_backups.repository.repository import Repository
     from chrono_backups.settings import Settings
 
@@ -41,10 +42,13 @@ class Context:
         """End the process without waiting for threads: one of them hangs."""
         self.env_file: str | None = None
         """Read in place of ``.env``."""
+        self.journal: Journal | None = None
+        """Where this run is recorded, once it is known."""
         self._overrides: dict[str, str] = {}
         self._told: Counter[str] = Counter()
         self._secrets = secrets_of_environment(os.environ)
         output.redact = self.redact
+        output.warned = self._warned
 
     @cached_property
     def settings(self) -> Settings:
@@ -56,6 +60,11 @@ class Context:
         self._secrets |= secrets_of_settings(loaded)
         return loaded
 
+    @property
+    def knows_settings(self) -> bool:
+        """Whether they were asked for, and are right."""
+        return "settings" in vars(self)
+
     def override(self, variables: Mapping[str, str]) -> None:
         """Have these variables in place of the environment's, for this run. Before settings are first asked for."""
         self._overrides |= variables
@@ -66,7 +75,18 @@ class Context:
         """The live objects that the settings describe."""
         from chrono_backups.assembly import Application  # noqa: PLC0415 - the engine: as above
 
-        return Application(self.settings, clock=self.clock)
+        return Application(self.settings, clock=self.clock, on_begun=self._begun)
+
+    def _begun(self, backup_id: str) -> None:
+        if self.journal is not None and self.journal.act.name == "backup":
+            self.journal.backup_id = backup_id
+        elif self.journal is not None:
+            self.journal.note("info", f"A safety backup is taken first: {backup_id}")
+
+    def about(self, backup_id: str) -> None:
+        """The run works on that backup, which `latest` may have meant: its records say so."""
+        if self.journal is not None:
+            self.journal.backup_id = backup_id
 
     @contextmanager
     def repository(self, storage: StorageName | None = None) -> Iterator[Repository]:
@@ -82,14 +102,28 @@ class Context:
 
     def _tell(self, event: Progress | Finding) -> None:
         """Say what was found, so many times of a kind."""
+        if self.journal is not None:
+            self.journal.tell(event)
         if isinstance(event, Finding):
             self._told[event.code] += 1
             if self._told[event.code] <= FINDINGS_SHOWN:
                 self.output.error(finding_line(event))
 
-    def progress(self) -> AbstractContextManager[Listener]:
-        """A listener for long work, shown on standard error."""
-        return reported(self.output, self.clock)
+    @contextmanager
+    def progress(self) -> Iterator[Listener]:
+        """A listener for long work, shown on standard error; findings are logged too."""
+        with reported(self.output, self.clock) as shown:
+
+            def listener(event: Progress | Finding) -> None:
+                if self.journal is not None:
+                    self.journal.tell(event)
+                shown(event)
+
+            yield listener
+
+    def _warned(self, text: str) -> None:
+        if self.journal is not None:
+            self.journal.warn(text)
 
     def redact(self, text: str) -> str:
         """``text`` without any secret that this run knows."""

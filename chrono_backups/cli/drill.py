@@ -72,6 +72,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     context.when_cancelled = "what was restored is removed, and no evidence is kept"
     with context.repository(arguments.storage) as repository:
         manifest = repository.backup(arguments.id, options.sources)
+        context.about(manifest.backup_id)
         with context.progress() as listener:
             report = drill(repository, manifest, options, listener=listener)
     lines = _lines(report)

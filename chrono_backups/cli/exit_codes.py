@@ -42,6 +42,7 @@ EXIT_CODES: dict[type[errors.ChronoBackupsError], int] = {
     errors.BackupMissing: DAMAGED,
     errors.EntryMissing: DAMAGED,
     errors.Damaged: DAMAGED,
+    errors.AuditUnwritable: FAILED,
     errors.BackupFailed: FAILED,
     errors.RestoreError: TARGET,
     errors.TargetNotEmpty: TARGET,

@@ -10,6 +10,7 @@ from chrono_backups.cli import verbs
 
 if TYPE_CHECKING:
     from chrono_backups.cli.context import Context
+    from chrono_backups.cli.recording import Recording
     from chrono_backups.cli.terminal.output import Output
 
 
@@ -66,14 +67,22 @@ def _guarded(words: Sequence[str], typed: str | None, output: Output) -> int:
 
     from chrono_backups.cli import failures  # noqa: PLC0415
     from chrono_backups.cli.context import DEBUG, Context  # noqa: PLC0415
+    from chrono_backups.cli.recording import Recording  # noqa: PLC0415
 
     debug = "--debug" in words or os.environ.get(DEBUG, "").lower() in ("1", "true", "yes")
     context = Context(output)
+    recording = Recording(context)
     try:
         try:
-            code = _run(words, typed, context)
+            code = _run(words, typed, context, recording)
+            recording.end(code)
         except SystemExit:  # argparse has printed a verb's help
             code = 0
+        except BaseException as error:
+            recording.failed(error)
+            raise
+        finally:
+            output.release()
         output.close()
     except KeyboardInterrupt as interruption:
         return failures.report_interruption(output, interruption, context.when_cancelled, debug=debug)
@@ -84,7 +93,7 @@ def _guarded(words: Sequence[str], typed: str | None, output: Output) -> int:
     return code
 
 
-def _run(words: Sequence[str], typed: str | None, context: Context) -> int:
+def _run(words: Sequence[str], typed: str | None, context: Context, recording: Recording) -> int:
     import importlib  # noqa: PLC0415 - as in main
 
     from chrono_backups.cli.arguments import parse  # noqa: PLC0415
@@ -99,5 +108,6 @@ def _run(words: Sequence[str], typed: str | None, context: Context) -> int:
     module = importlib.import_module(verbs.module_of(verb))
     arguments = parse(words, verb, module)
     context.env_file = arguments.env_file
+    recording.begin(verb, arguments)
     code: int = module.run(arguments, context)
     return code

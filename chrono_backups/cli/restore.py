@@ -85,6 +85,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     safety = None
     with context.reading(arguments.storage) as repository:
         manifest = restore_cluster.choose(repository, arguments)
+        context.about(manifest.backup_id)
         cluster = None
         if target is not None and restore_cluster.is_asked_for(manifest, arguments):
             cluster = ClusterRestore(arguments, context, repository, manifest, target)

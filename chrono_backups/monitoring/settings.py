@@ -22,6 +22,21 @@ class AuditSettings(Section):
     )
 
 
+class LogSettings(Section):
+    """Log file"""
+
+    file: AbsolutePath | None = variable(
+        "BACKUP_LOG_FILE",
+        default_note="none is written",
+        example="/app/logs/backup.log",
+        about="A file of JSON lines beside what a terminal is shown: acts, findings, errors.",
+    )
+    max_size_mb: float = variable(
+        "BACKUP_LOG_MAX_SIZE_MB", 50.0, gt=0, le=100000, about="Megabytes at which the file is put aside as `.1`."
+    )
+    keep: int = variable("BACKUP_LOG_KEEP", 10, ge=1, le=1000, about="So many files that were put aside are kept.")
+
+
 class HealthSettings(Section):
     """Health checks"""
 

@@ -195,6 +195,22 @@ class SnapshotSummary:
 
 
 @dataclass(frozen=True)
+class AuditHead:
+    """The end of an audit log's chain at a moment: its line of that number has that hash, or the log was changed."""
+
+    log: str
+    line: int
+    hash: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> AuditHead:
+        return cls(str(data["log"]), int(data["line"]), str(data["hash"]))
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The record of a backup: in sight only when all it needs is stored."""
 
@@ -213,6 +229,8 @@ class Manifest:
     """Who asked: ``command line``, ``schedule …``, ``dagster run …``."""
     findings: tuple[Finding, ...] = ()
     """Of the backup as a whole; its snapshots have their own."""
+    audit: AuditHead | None = None
+    """The head of the writer's audit log when it was written; None where it keeps none."""
 
     @property
     def statistics(self) -> Statistics:
@@ -266,6 +284,7 @@ class Manifest:
             "trigger": self.trigger,
             "skew_with_wal_seconds": self.skew_with_wal_seconds,
             "findings": [finding.to_json() for finding in self.findings],
+            **({"audit": self.audit.to_json()} if self.audit is not None else {}),
         }
 
     @classmethod
@@ -284,6 +303,7 @@ class Manifest:
                 program=data["program"],
                 trigger=data["trigger"],
                 findings=tuple(Finding.from_json(finding) for finding in data.get("findings", ())),
+                audit=AuditHead.from_json(data["audit"]) if "audit" in data else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise Damaged(f"{key} is no manifest: {error}", key=key) from error

@@ -26,8 +26,11 @@ class Output:
         """True once standard output's reader has closed it."""
         self.redact: Callable[[str], str] = lambda text: text
         """Masks secrets in whatever goes to standard error or into an error document."""
+        self.warned: Callable[[str], None] = lambda text: None
+        """Hears every warning."""
         self.before_message: Callable[[], None] = lambda: None
         """Called before a line on standard error: the progress line makes way."""
+        self._held: list[tuple[Any, list[str]]] | None = None
         self._document_done = False
         self._open_stream: DocumentStream | None = None
 
@@ -42,8 +45,20 @@ class Output:
 
     def report(self, document: Any, lines: Iterable[str]) -> None:
         """What an action did: as ``show``, but ``--quiet`` leaves the lines out."""
-        if self.json or not self.quiet:
+        if self._held is not None:
+            self._held.append((document, list(lines)))
+        elif self.json or not self.quiet:
             self.show(document, lines)
+
+    def hold(self) -> None:
+        """From here on keep back what actions did, until ``release``: it is recorded before it is reported."""
+        self._held = []
+
+    def release(self) -> None:
+        """Report what was kept back."""
+        held, self._held = self._held or [], None
+        for document, lines in held:
+            self.report(document, lines)
 
     def lines(self, lines: Iterable[str]) -> None:
         """Text lines, safe for a terminal by their maker."""
@@ -127,6 +142,7 @@ class Output:
 
     def warning(self, text: str) -> None:
         """Something wrong that does not stop the work."""
+        self.warned(text)
         self._say(f"warning: {text}")
 
     def error(self, text: str) -> None:
