@@ -35,12 +35,13 @@ class Moments:
         self._clock = clock
         self._ask = position
         self._began = clock.now()
-        self._ended = self._began
+        self._came = self._ended = self._began
         self._at_first: PostgresPosition | None = None
         self._at_last: PostgresPosition | None = None
 
     def first(self) -> None:
         """The first content is about to come."""
+        self._came = self._clock.now()
         if self._ask is not None:
             self._at_first = self._ask()
 
@@ -56,10 +57,10 @@ class Moments:
         first, last = (_moment(told, name) for name in ("first", "last"))
         marks = {name: facts[name] for name in _MARKS[source] if name in facts}
         marks |= {name: value for name, value in told.items() if name not in {"first", "last"}}
-        # A store that is captured as of one moment gives its content from then on, so its first content is nearest.
-        one_moment = first is not None and first == last
-        position = self._at_first if one_moment else self._at_last
-        return Boundary(first or self._began, last or self._ended, marks, position)
+        first, last = first or self._began, last or self._ended
+        # A store that is captured as of one moment gives its content from then on: its first content is nearest.
+        at_first = abs(last - self._came) < abs(self._ended - last)
+        return Boundary(first, last, marks, self._at_first if at_first else self._at_last)
 
 
 def _moment(told: Mapping[str, Any], name: Literal["first", "last"]) -> datetime | None:

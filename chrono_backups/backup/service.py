@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from chrono_backups import __version__
 from chrono_backups.backup.account import Account
-from chrono_backups.backup.boundaries import FACT, Moments, Positions, StreamWatched, TreeWatched
+from chrono_backups.backup.boundaries import Moments, Positions, StreamWatched, TreeWatched
 from chrono_backups.backup.capture import Captured, Parent, TreeCapture
 from chrono_backups.backup.plan import BackupPlan, Outcome, plan_backup
 from chrono_backups.backup.skew import skew_findings
@@ -92,7 +92,6 @@ def capture(
     basis, captured = taken.basis, taken.captured
     facts = {**taken.facts, "listing_digest": _digest(repository, captured)}
     boundary = moments.boundary(source.name, facts)
-    facts.pop(FACT, None)
     snapshot = Snapshot(
         snapshot_id=f"{plan.backup_id}-{source.name}-{repository.clock.random_bytes(4).hex()}",
         backup_id=plan.backup_id,

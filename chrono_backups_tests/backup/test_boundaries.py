@@ -119,7 +119,6 @@ def test_each_snapshot_has_its_boundary_and_the_backup_the_skew_between_them() -
     assert manifest.boundaries["postgres"].position == {"end_lsn": "0/64", "timeline": 3}
     assert manifest.boundaries["meilisearch"].position == {"task_uid": 12}
     assert manifest.boundaries["redis"].position == {"offset": 7}
-    assert "boundary" not in manifest.snapshots[2].facts, "it is recorded once"
     assert manifest.skew_seconds == 115
     assert manifest.skew_with_wal_seconds == 15
     met = manifest.meeting

@@ -37,6 +37,8 @@ class Target:
     timeline: int | None = None
     """None: the newest one that the target is on."""
     action: Action = "promote"
+    exclusive: bool = False
+    """Of an LSN: whatever begins there is not replayed any more."""
 
     def settings(self) -> Mapping[str, str]:
         """As the server's settings; none: all WAL that there is."""
@@ -47,7 +49,8 @@ class Target:
                 assert self.moment is not None
                 return {"recovery_target_time": f"{self.moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00"}
             case "lsn":
-                return {"recovery_target_lsn": self.value}
+                only_before = {"recovery_target_inclusive": "off"} if self.exclusive else {}
+                return {**only_before, "recovery_target_lsn": self.value}
             case "name":
                 return {"recovery_target_name": self.value}
             case _:
