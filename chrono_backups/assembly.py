@@ -40,6 +40,7 @@ from chrono_backups.settings import Settings
 from chrono_backups.sources.base import AnySource
 from chrono_backups.sources.configuration import ConfigurationSource, Told
 from chrono_backups.sources.files import FilesSource
+from chrono_backups.sources.server_settings import tellers
 from chrono_backups.storage.base import Storage
 from chrono_backups.storage.cached import CachedStorage, default_directory
 from chrono_backups.storage.fallback import FallbackStorage, Place
@@ -302,6 +303,10 @@ class Application:
             from chrono_backups.sources.postgres.source import PostgresSource  # noqa: PLC0415 - its driver is large
 
             return PostgresSource(self.settings.postgres, clock=self.clock)
+        if name == "redis":
+            from chrono_backups.sources.redis.source import RedisSource  # noqa: PLC0415 - as above
+
+            return RedisSource(self.settings.redis, clock=self.clock)
         if name == "meilisearch":
             from chrono_backups.sources.meilisearch.source import MeilisearchSource  # noqa: PLC0415 - as above
 
@@ -310,19 +315,9 @@ class Application:
 
     def _servers(self) -> dict[str, Told]:
         """Those that are asked for their own configuration."""
-
-        def postgres(listener: Listener) -> Mapping[str, bytes]:
-            from chrono_backups.sources.postgres.configuration import server_settings  # noqa: PLC0415 - as above
-
-            return server_settings(self.settings.postgres, listener)
-
-        def meilisearch(listener: Listener) -> Mapping[str, bytes]:
-            from chrono_backups.sources.meilisearch.configuration import server_settings  # noqa: PLC0415 - as above
-
-            return server_settings(self.settings.meilisearch, self.clock, listener)
-
-        asked: dict[SourceName, Told] = {"postgres": postgres, "meilisearch": meilisearch}
-        return {name: ask for name, ask in asked.items() if name in self.settings.sources}
+        settings = self.settings
+        known = tellers(settings.postgres, settings.redis, settings.meilisearch, self.clock)
+        return {name: ask for name, ask in known.items() if name in settings.sources}
 
     def _own_places(self) -> list[Path]:
         local = self.settings.local

@@ -66,22 +66,12 @@ def _given(name: str) -> Trigger:
     return lambda texts: name if texts.get(name, "0") != "0" else None
 
 
-def _source(source: SourceName, *hosts: str) -> Trigger:
-    def asked(texts: Texts) -> str | None:
-        if "BACKUP_SOURCES" in texts:
-            named = [name.strip() for name in texts["BACKUP_SOURCES"].split(",")]
-            return "BACKUP_SOURCES" if source in named else None
-        return next((host for host in hosts if host in texts), None)
-
-    return asked
-
-
-_LEAVE_OUT = "BACKUP_SOURCES=files,configuration, which leaves it out"
 _TURN_OFF = "unset or false"
 _UNSET = "unset"
+_TELLING = ("postgres", "redis", "meilisearch")
+"""Servers that tell their configuration."""
 
 NOT_BUILT_YET: tuple[tuple[str, Trigger, str], ...] = (
-    ("the source redis", _source("redis", "BACKUP_REDIS_HOST", "REDIS_HOST"), _LEAVE_OUT),
     ("a drill's own queries", _given("BACKUP_DRILL_CHECKS"), _UNSET),
     ("notification by email", _switched_on("BACKUP_EMAIL_ENABLED"), _TURN_OFF),
     ("notification by Slack", _switched_on("BACKUP_SLACK_ENABLED"), _TURN_OFF),
@@ -227,7 +217,7 @@ class Settings(Section):
         """
         asked = [name for name in SOURCE_NAMES if self.requested_sources is None or name in self.requested_sources]
         found = [name for name in asked if _is_configured(getattr(self, name))]
-        if "configuration" in asked and "configuration" not in found and {"postgres", "meilisearch"} & set(found):
+        if "configuration" in asked and "configuration" not in found and set(_TELLING) & set(found):
             found.append("configuration")
         return tuple(found)
 
@@ -275,7 +265,7 @@ class Settings(Section):
 
 
 def _is_configured(source: Section) -> bool:
-    return bool(getattr(source, "paths", None) or getattr(source, "host", None))
+    return any(getattr(source, name, None) for name in ("paths", "host", "sentinels"))
 
 
 def _is_enabled(name: StorageName, section: Any) -> bool:

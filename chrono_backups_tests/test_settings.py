@@ -131,7 +131,7 @@ def test_every_problem_is_told_at_once_and_in_one_message() -> None:
     texts = {
         name: value for name, value, found, _ in BAD
         if found != "nothing" and name not in {"BACKUP_PRIMARY_STORAGE", "BACKUP_SOURCES"}
-    } | {"BACKUP_GCS_ENABLED": "yes", "BACKUP_REDIS_HOST": "redis"}  # fmt: skip
+    } | {"BACKUP_GCS_ENABLED": "yes"}  # fmt: skip
     told = problems(texts)
     assert {problem.variable for problem in told} == set(texts) - {"BACKUP_GCS_ENABLED"} | {"BACKUP_GCS_BUCKET_NAME"}
     with pytest.raises(SettingsError, match=rf"^{len(told)} settings are wrong") as caught:
@@ -144,7 +144,6 @@ ASKS = [
     *((f"BACKUP_{name}_ENABLED", "on") for name in ("EMAIL", "SLACK", "DISCORD", "PAGERDUTY", "WEBHOOK")),
     ("BACKUP_NOTIFY_URLS", "tgram://token/chat"), ("BACKUP_NOTIFY_ROUTES", "failed=email"),
     ("BACKUP_HEARTBEAT_URL", "https://hc.example.com/uuid"), ("BACKUP_DRILL_CHECKS", "select 1"),
-    ("REDIS_HOST", "redis"), ("BACKUP_REDIS_HOST", "redis"),
 ]  # fmt: skip
 
 
@@ -152,8 +151,6 @@ ASKS = [
 def test_what_is_not_built_yet_is_never_silent(name: str, value: str) -> None:
     (told,) = [problem for problem in problems({name: value}) if "not built yet" in problem.accepted]
     assert told.variable == name
-    if "HOST" in name or "SERVER" in name:
-        assert "BACKUP_SOURCES=files,configuration" in told.accepted
 
 
 def test_every_row_of_not_built_yet_is_reached() -> None:
@@ -174,11 +171,6 @@ def test_variables_of_unbuilt_features_that_ask_for_nothing_are_silent() -> None
     assert settings.aws_s3.bucket_name == "bucket"
     assert settings.health.interval == 60
     assert settings.sources == ("files",)
-
-
-def test_a_source_named_and_not_built_is_told_by_the_variable_that_names_it() -> None:
-    told = problems({"BACKUP_SOURCES": "redis", "REDIS_HOST": "db"})
-    assert [(problem.variable, "not built yet" in problem.accepted) for problem in told] == [("BACKUP_SOURCES", True)]
 
 
 def test_defaults_are_the_guides() -> None:

@@ -20,6 +20,8 @@ DESCRIPTION = """\
 Show a backup: its status, each source's snapshot with its boundary, what was read and stored, and every
 finding (a file that vanished or could not be read, a parent that could not be used).
 """
+_LONGEST_SHOWN = 200
+"""Characters of a fact."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -95,7 +97,7 @@ def _snapshot(snapshot: Snapshot) -> Iterator[str]:
         ("read", f"{quantities.count(statistics.files_read, 'file')}, {quantities.size(statistics.bytes_read)}"),
         ("added", f"{quantities.count(statistics.chunks_added, 'chunk')}, {quantities.size(statistics.bytes_added)}"),
         ("stored", quantities.size(statistics.bytes_stored)),
-        *((name.replace("_", " "), _fact(value)) for name, value in snapshot.facts.items()),
+        *((name.replace("_", " "), _shown(value)) for name, value in snapshot.facts.items()),
         ("findings", f"{len(snapshot.findings):,}" if snapshot.findings else "none"),
     ]
     yield from map(safe_message, facts(pairs, indent="  "))
@@ -112,6 +114,11 @@ def _boundary(snapshot: Snapshot) -> str:
     if held.seconds:
         moment += f", and {quantities.duration(held.seconds)} on"
     return moment if held.postgres is None else f"{moment}; PostgreSQL's log was at {held.postgres.lsn}"
+
+
+def _shown(value: Any) -> str:
+    text = _fact(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}… (all of it: --json)"
 
 
 def _fact(value: Any) -> str:

@@ -23,7 +23,7 @@ STAGING = ".chrono-restore-"
 IN_PLACE_BATCH = 256 * 1024 * 1024
 """Bytes written beside existing files before they take their place together."""
 _CONFLICTS_SHOWN = 20
-_RESTORED: tuple[str, ...] = ("postgres", "meilisearch", "files", "configuration")
+_RESTORED: tuple[str, ...] = ("postgres", "redis", "meilisearch", "files", "configuration")
 
 
 @dataclass(frozen=True)

@@ -133,14 +133,74 @@ class PostgresSettings(Section):
     )
 
 
+_SENTINELS = "HOST:PORT of each Sentinel, separated by ','"
+
+
+def _addresses(words: tuple[str, ...]) -> tuple[str, ...]:
+    for word in words:
+        host, colon, port = word.rpartition(":")
+        if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(_SENTINELS)
+        _host(host)
+    return words
+
+
 class RedisSettings(Section):
     """Redis"""
 
     host: Host | None = variable(
-        "BACKUP_REDIS_HOST", also=("REDIS_HOST",), example="redis", about="The server. A source when set."
+        "BACKUP_REDIS_HOST",
+        also=("REDIS_HOST",),
+        example="redis",
+        about="The server, or any node of a cluster. A source when set.",
     )
     port: StorePort = variable("BACKUP_REDIS_PORT", 6379, also=("REDIS_PORT",), about="Its port.")
+    user: str | None = variable(
+        "BACKUP_REDIS_USER", default_note="the default user", example="backup", about="The backup's own user."
+    )
     password: SecretStr | None = variable("BACKUP_REDIS_PASSWORD", also=("REDIS_PASSWORD",), about="Its password.")
+    sentinels: Annotated[Words, AfterValidator(_addresses)] = variable(
+        "BACKUP_REDIS_SENTINELS",
+        (),
+        accepted=_SENTINELS,
+        example="sentinel-1:26379,sentinel-2:26379",
+        about="Whom to ask for the master, in place of BACKUP_REDIS_HOST. A source when set.",
+    )
+    sentinel_master: str = variable(
+        "BACKUP_REDIS_SENTINEL_MASTER", "mymaster", about="The master's name in the Sentinels' configuration."
+    )
+    sentinel_password: SecretStr | None = variable(
+        "BACKUP_REDIS_SENTINEL_PASSWORD", about="The Sentinels' own password."
+    )
+    tls: bool = variable("BACKUP_REDIS_TLS", False, about="Encrypt the connection, and check the server's certificate.")
+    tls_ca: AbsolutePath | None = variable(
+        "BACKUP_REDIS_TLS_CA",
+        default_note="the system's",
+        example="/app/secrets/redis-ca.pem",
+        about="Certificates of those who may vouch for the server's.",
+    )
+    tls_cert: AbsolutePath | None = variable(
+        "BACKUP_REDIS_TLS_CERT", example="/app/secrets/redis-client.pem", about="Our own certificate."
+    )
+    tls_key: AbsolutePath | None = variable(
+        "BACKUP_REDIS_TLS_KEY", example="/app/secrets/redis-client.key", about="The key of BACKUP_REDIS_TLS_CERT."
+    )
+    restore_address: Host | None = variable(
+        "BACKUP_REDIS_RESTORE_ADDRESS",
+        default_note="the one that reaches the server",
+        example="worker",
+        about="Where the server finds this machine when it is restored: it connects to us.",
+    )
+    restore_port: int = variable(
+        "BACKUP_REDIS_RESTORE_PORT", 0, ge=0, le=65535, default_note="any free one", about="The port for that."
+    )
+    bin_dir: AbsolutePaths = variable(
+        "BACKUP_REDIS_BIN_DIR",
+        (),
+        default_note="the usual places",
+        example="/usr/local/bin",
+        about="Where `redis-server` is, for drills.",
+    )
 
 
 def _meilisearch_host(text: str) -> str:
