@@ -85,7 +85,8 @@ class ReadAhead:
         self._most = max(2, min(_MOST_SEGMENTS, _MOST_BYTES // size))
         self._asked = ""
         self._next = Segment(0, 0)
-        self._under_way: dict[str, Future[bool]] = {}
+        self._under_way: dict[str, tuple[Future[bool], str]] = {}
+        """Each with what had been asked for when it was begun with."""
         self._at_end = False
 
     def run(self) -> None:
@@ -134,7 +135,7 @@ class ReadAhead:
         self._next = self._next.next
         if name not in self._under_way and not (self._spool / name).exists():
             Path(coming(str(self._spool), name)).touch()
-            self._under_way[name] = threads.submit(self._fetch, name)
+            self._under_way[name] = threads.submit(self._fetch, name), self._asked
 
     def _fetch(self, name: str) -> bool:
         """Spool one segment; whether it was there, and whole."""
@@ -153,6 +154,7 @@ class ReadAhead:
         return True
 
     def _collect(self) -> None:
-        for name in [name for name, future in self._under_way.items() if future.done()]:
-            if not self._under_way.pop(name).result():
+        for name in [name for name, (future, _) in self._under_way.items() if future.done()]:
+            future, asked = self._under_way.pop(name)
+            if not future.result() and asked == self._asked:
                 self._at_end = True
