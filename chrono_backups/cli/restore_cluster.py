@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from chrono_backups.cli.context import Context
 from chrono_backups.cli.terminal import quantities
@@ -31,6 +31,7 @@ from chrono_backups.recovery.postgres.restore import (
     plan_cluster,
     start_cluster,
 )
+from chrono_backups.recovery.postgres.server import user_for
 from chrono_backups.recovery.postgres.target import ACTIONS, Target, parse_target
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
@@ -199,7 +200,30 @@ class ClusterRestore:
             Finding("postgres-switched-off", "info", "postgres", one, "ALTER SYSTEM RESET of it turns it on again.")
             for one in configured.switched_off
         ]
-        return [*found, *(Finding("postgres-configuration", "info", "postgres", note) for note in configured.notes)]
+        found += [Finding("postgres-configuration", "info", "postgres", note) for note in configured.notes]
+        return [*found, *self._out_of_reach()]
+
+    def _out_of_reach(self) -> list[Finding]:
+        """What the restore_command needs, and the user of a server that its operator starts may not reach."""
+        user = user_for(self.plan.owner) if self.plan is not None and not self._start else None
+        if user is None:
+            return []
+        file = _settings_file(self._context)
+        needed: list[tuple[Literal["r", "x"], Path]] = [("x", Path(sys.executable))]
+        needed += [("r", Path(os.path.abspath(file)))] if file is not None else []
+        hint = "Let that user reach it before the server is started, or restore with --start, which needs neither."
+        return [
+            Finding(
+                "postgres-restore-command",
+                "warning",
+                "postgres",
+                f"the restore_command can't run: {user.name}, whose server it is, may not "
+                f"{'run' if what == 'x' else 'read'} {path}",
+                hint,
+            )
+            for what, path in needed
+            if not user.may(what, path)
+        ]
 
     def advise(self) -> None:
         """Say what the operator does next with a data directory that was not started."""
@@ -242,7 +266,7 @@ def restore_command(arguments: argparse.Namespace, context: Context) -> str:
     program ends with 1 as well: so here another code stands for a file that is not archived.
     """
     words = [sys.executable, "-m", "chrono_backups", "--quiet"]
-    file = context.env_file or (".env" if Path(".env").is_file() else None)
+    file = _settings_file(context)
     if file is not None:
         words += ["--env-file", os.path.abspath(file)]
     words.append("wal-fetch")
@@ -251,6 +275,10 @@ def restore_command(arguments: argparse.Namespace, context: Context) -> str:
     words += ["--not-archived", str(_NOT_ARCHIVED)]
     command = shlex.join(words).replace("%", "%%")
     return f"{command} %f %p; c=$?; test $c = {_NOT_ARCHIVED} && exit 1; test $c = 1 && exit 126; exit $c"
+
+
+def _settings_file(context: Context) -> str | None:
+    return context.env_file or (".env" if Path(".env").is_file() else None)
 
 
 def _mapping(text: str) -> tuple[str, Path]:

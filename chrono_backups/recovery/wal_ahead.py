@@ -94,7 +94,7 @@ class ReadAhead:
         idle_since, before = self._clock.monotonic(), frozenset[str]()
         threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ahead")
         try:
-            while self._clock.monotonic() - idle_since < _IDLE_SECONDS:
+            while self._clock.monotonic() - idle_since < _IDLE_SECONDS and self._spool.is_dir():
                 if self._follow():
                     idle_since = self._clock.monotonic()
                 self._collect()

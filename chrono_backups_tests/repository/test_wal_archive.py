@@ -172,7 +172,8 @@ class TestPieces:
         self, archive: WalArchive, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         short = put_piece(archive, 0, 1000)
-        read, raced = archive.read_piece, []
+        read = archive.read_piece
+        raced: list[PieceName] = []
 
         def race(piece: PieceName) -> memoryview:
             if not raced:
@@ -285,7 +286,8 @@ class TestNames:
 
     def test_foreign_names_are_left_out(self) -> None:
         contents = Contents.of({NAME: 1, "x": 1, "README": 1, f"{NAME}.tmp": 1, "00000002.history": 1})
-        assert (contents.segments, contents.histories, contents.newest) == ({NAME}, (2,), NAME)
+        assert contents.segments == {NAME}
+        assert (contents.histories, contents.newest) == ((2,), NAME)
 
 
 class TestPages:

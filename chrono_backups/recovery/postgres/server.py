@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from chrono_backups.errors import RestoreError, SourceError
 from chrono_backups.recovery.postgres.catalogues import superusers
@@ -80,6 +80,14 @@ class User:
             return cls(uid, gid, pwd.getpwuid(uid).pw_name)
         except KeyError:
             return cls(uid, gid, f"uid {uid}")
+
+    def may(self, what: Literal["r", "x"], path: Path) -> bool:
+        """Whether this user may read, or enter or run, what is there. For root to ask."""
+        tried = subprocess.run(  # noqa: S603 - a fixed program
+            ["/usr/bin/env", "test", f"-{what}", str(path)],
+            user=self.uid, group=self.gid, extra_groups=[], cwd="/", check=False,
+        )  # fmt: skip
+        return tried.returncode == 0
 
 
 class Server:
