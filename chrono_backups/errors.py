@@ -32,6 +32,10 @@ The class says the kind, the attributes carry the facts, ``hint`` says what the 
     ├── Damaged                    stored data is not what was written
     ├── AuditUnwritable            an act was not begun, or not recorded
     ├── BackupFailed               no source could be captured
+    ├── NotificationError          a message could not be delivered; it is kept and tried again
+    │   ├── ChannelUnavailable     passing: no answer, busy, asked to be left alone for a while
+    │   ├── ChannelRefused         the channel's settings are wrong: login, address, key
+    │   └── MessageRejected        the channel works, and does not take this message
     └── RestoreError
         ├── TargetNotEmpty         the restore would touch existing data
         └── InsufficientSpace      the restore does not fit
@@ -222,6 +226,30 @@ class BackupFailed(ChronoBackupsError):
     def __init__(self, message: str, *, failures: dict[str, str] | None = None, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.failures = dict(failures or {})
+
+
+class NotificationError(ChronoBackupsError):
+    """A message did not go out. ``channel`` names the way it was to take."""
+
+    def __init__(self, message: str, *, channel: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.channel = channel
+
+
+class ChannelUnavailable(NotificationError):
+    """The channel did not answer or was busy; ``retry_after`` seconds is what it asked for, if it did."""
+
+    def __init__(self, message: str, *, channel: str = "", hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, channel=channel, hint=hint)
+        self.retry_after = retry_after
+
+
+class ChannelRefused(NotificationError):
+    """The channel answered that it does not know us: settings are wrong, or were revoked."""
+
+
+class MessageRejected(NotificationError):
+    """The channel works and does not take this message."""
 
 
 class RestoreError(ChronoBackupsError):

@@ -28,10 +28,13 @@ from chrono_backups.monitoring.bounded import Bounded
 from chrono_backups.monitoring.health import HealthReport, Subjects
 from chrono_backups.monitoring.stored import Room, Stored, look
 from chrono_backups.monitoring.wal import WalState
+from chrono_backups.notifications.alerts import Alerts
+from chrono_backups.notifications.building import build_alerts, check_notifications
 from chrono_backups.repository.recovery_points import Archived, Base, bases
 from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.wal_archive import WalArchive
 from chrono_backups.settings import Settings
+from chrono_backups.variables import secret_values
 
 _ON_THIS_MACHINE = ("local", "local_mirror")
 
@@ -44,6 +47,16 @@ def check_health(settings: Settings, clock: Clock, bounded: Bounded | None = Non
     # A storage is asked once: there is no time for more, and the next look comes soon.
     application = Application(settings, clock=clock, attempts=1)
     return health.check(subjects(application), settings.health, clock, bounded)
+
+
+def alerts(settings: Settings, clock: Clock) -> Alerts:
+    """Those who are told what goes wrong, and what they were told of. Opens nothing yet."""
+    return build_alerts(settings.notifications, settings.state_dir, secret_values(settings), clock)
+
+
+def probe_channels(settings: Settings, clock: Clock) -> list[Finding]:
+    """What is wrong with how people are told, as far as that shows without sending anything."""
+    return check_notifications(settings.notifications, settings.state_dir, clock)
 
 
 def subjects(application: Application) -> Subjects:

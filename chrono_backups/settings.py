@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from chrono_backups.backup.settings import HooksSettings, LimitsSettings, SchedulesSettings
 from chrono_backups.errors import Problem, SettingsError
@@ -50,6 +58,9 @@ RUN_VARIABLES = frozenset({"BACKUP_DEBUG", "BACKUP_NEW_ENCRYPTION_KEY"})
 """Variables of one run of the command line, which are no settings; a container may set them for all it runs."""
 
 _LONGEST_SHOWN = 200
+_SET_ASIDE = (
+    "Correct it. Until then the channel is off, or the default is in force; `notify test` tries the channels out."
+)
 _LOCAL_PATH = "an absolute path, which enables the storage local"
 
 
@@ -73,14 +84,6 @@ _TELLING = ("postgres", "redis", "meilisearch")
 
 NOT_BUILT_YET: tuple[tuple[str, Trigger, str], ...] = (
     ("a drill's own queries", _given("BACKUP_DRILL_CHECKS"), _UNSET),
-    ("notification by email", _switched_on("BACKUP_EMAIL_ENABLED"), _TURN_OFF),
-    ("notification by Slack", _switched_on("BACKUP_SLACK_ENABLED"), _TURN_OFF),
-    ("notification by Discord", _switched_on("BACKUP_DISCORD_ENABLED"), _TURN_OFF),
-    ("notification by PagerDuty", _switched_on("BACKUP_PAGERDUTY_ENABLED"), _TURN_OFF),
-    ("notification by webhook", _switched_on("BACKUP_WEBHOOK_ENABLED"), _TURN_OFF),
-    ("notification by Apprise", _given("BACKUP_NOTIFY_URLS"), _UNSET),
-    ("routing of notifications", _given("BACKUP_NOTIFY_ROUTES"), _UNSET),
-    ("the heartbeat", _given("BACKUP_HEARTBEAT_URL"), _UNSET),
 )  # fmt: skip
 """Features whose variables are known and whose code does not exist: what, what asks for it, the way
 around. Asking for one is a problem, never silence. Whoever builds a feature deletes its rows."""
@@ -183,10 +186,19 @@ class Settings(Section):
     drill_checks: str | None = variable(
         "BACKUP_DRILL_CHECKS", hidden=True, accepted="checks", about="Cross-store queries that a drill must find true."
     )
+    state_dir: AbsolutePath | None = variable(
+        "BACKUP_STATE_DIR",
+        default_note="`~/.local/state/chrono-backups`",
+        example="/var/lib/chrono/state",
+        about="Where incidents and undelivered messages are kept: on a local disk that outlives a restart.",
+    )
     notifications: NotificationsSettings = Field(default_factory=NotificationsSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     audit: AuditSettings = Field(default_factory=AuditSettings)
     health: HealthSettings = Field(default_factory=HealthSettings)
+
+    _set_aside: tuple[Problem, ...] = PrivateAttr(default=())
+    """What is wrong with the channels and routes of notifications: it costs them, and no backup."""
 
     @field_validator("requested_sources")
     @classmethod
@@ -261,7 +273,13 @@ class Settings(Section):
 
     def findings(self) -> tuple[Finding, ...]:
         """What is accepted and yet worth knowing, for ``validate`` and health."""
-        return tuple(_findings(self))
+        wrong = [
+            Finding(
+                "notify-settings", "error", one.variable, f"found {one.found}; accepted: {one.accepted}", _SET_ASIDE
+            )
+            for one in self._set_aside
+        ]
+        return (*_findings(self), *wrong)
 
 
 def _is_configured(source: Section) -> bool:
@@ -297,7 +315,8 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path | None = None)
     """The settings of ``environ`` (this process's by default), then of ``env_file``.
 
     Without ``env_file``, ``.env`` in the working directory is read where it exists. An empty
-    value is an unset one. ``SettingsError`` lists every problem there is.
+    value is an unset one. ``SettingsError`` lists every problem there is. Where all of them are the notifications',
+    nothing is raised, so that no backup fails for a message: ``findings`` tells them.
     """
     from_file, problems = read_env_file(env_file)
     from_environment = os.environ if environ is None else environ
@@ -313,18 +332,30 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path | None = None)
         if name := used.get(each.place):
             section[each.place[-1]] = texts[name] if each.secret else texts[name].strip()
 
-    settings = None
-    try:
-        settings = Settings.model_validate(nested)
-    except ValidationError as error:
-        details = error.errors(include_input=False, include_url=False)
-        problems += [_problem(detail["loc"], detail["type"], detail.get("ctx", {}), texts, used) for detail in details]
+    settings, details = _validated(nested)
+    told = [_problem(detail["loc"], detail["type"], detail.get("ctx", {}), texts, used) for detail in details]
     problems += _not_built(texts)
     problems += _unknown(texts)
-    # Outside of the except block: the error would carry pydantic's, and that the values.
+    off = set[str]()
+    while details and all(detail["loc"][0] == "notifications" for detail in details):
+        off |= {str(detail["loc"][1]) for detail in details}
+        settings, details = _validated(nested, off)
     if settings is None or problems:
-        raise SettingsError(list(dict.fromkeys(problems)), hint="docs/settings.md lists every variable.")
+        raise SettingsError(list(dict.fromkeys([*told, *problems])), hint="docs/settings.md lists every variable.")
+    settings._set_aside = tuple(dict.fromkeys(told))
     return settings
+
+
+def _validated(nested: Mapping[str, Any], off: Set[str] = frozenset()) -> tuple[Settings | None, list[Any]]:
+    """The settings without what is ``off`` of the notifications, or what is wrong.
+
+    The error itself goes no further: it carries pydantic's, and that the values.
+    """
+    told = {name: value for name, value in nested.get("notifications", {}).items() if name not in off}
+    try:
+        return Settings.model_validate({**nested, "notifications": told}, context={"off": off}), []
+    except ValidationError as error:
+        return None, list(error.errors(include_input=False, include_url=False))
 
 
 def _set_ones(values: Mapping[str, str | None]) -> dict[str, str]:

@@ -119,6 +119,19 @@ def _walk(section: type[Section], place: tuple[str, ...]) -> Iterator[Variable]:
         )
 
 
+def secret_values(settings: Section) -> set[str]:
+    """Every value that nobody is to see, those that are plain text in the model too, and the words of each."""
+    found: set[str] = set()
+    for known in variables(type(settings)):
+        if known.secret:
+            value: Any = settings
+            for part in known.place:
+                value = getattr(value, part)
+            text = value.get_secret_value() if isinstance(value, SecretStr) else value
+            found |= {text, *text.split()} if isinstance(text, str) else set()
+    return found
+
+
 def as_text(value: object) -> str:
     """A default as one would write it in ``.env``; empty for none."""
     if value is None or value == ():

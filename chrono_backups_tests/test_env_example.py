@@ -41,6 +41,8 @@ REQUIRED = re.findall(
     SLACK_ENABLED SLACK_WEBHOOK_URL SLACK_CHANNEL SLACK_USERNAME SLACK_ICON_EMOJI DISCORD_ENABLED DISCORD_WEBHOOK_URL
     PAGERDUTY_ENABLED PAGERDUTY_INTEGRATION_KEY PAGERDUTY_SEVERITY
     WEBHOOK_ENABLED WEBHOOK_URL WEBHOOK_SECRET WEBHOOK_TIMEOUT NOTIFY_URLS NOTIFY_ROUTES HEARTBEAT_URL
+    NOTIFY_REPEAT_HOURS NOTIFY_DIGEST NOTIFY_TEMPLATES NOTIFY_NAME UI_URL STATE_DIR PAGERDUTY_URL EMAIL_SMTP_TLS
+    EMAIL_SMTP_CA_FILE
     AUDIT_ENABLED AUDIT_LOG_ALL_OPERATIONS AUDIT_LOG_FILE AUDIT_RETENTION_DAYS
     HEALTH_CHECK_ENABLED HEALTH_CHECK_INTERVAL HEALTH_CHECK_STORAGE_CONNECTIVITY HEALTH_CHECK_DISK_SPACE
     HEALTH_CHECK_RECENT_BACKUPS HEALTH_CHECK_TIMEOUT HEALTH_OVERDUE_MINUTES HEALTH_MAX_AGE_HOURS
@@ -139,6 +141,10 @@ def test_what_the_example_sets_are_the_defaults(tmp_path: Path) -> None:
 def test_each_line_that_is_commented_out_is_right(name: str, tmp_path: Path, filled: str) -> None:
     told = problems(f"{filled}\n{blocks()[name][2]}\n", tmp_path)
     of_it = [problem for problem in told if problem.variable == name]
+    if not told:
+        found = load({}, tmp_path / "env").findings()
+        wrong = [one.message for one in found if one.code == "notify-settings" and one.subject == name]
+        assert all(message.endswith("channels that are enabled; pagerduty is not") for message in wrong)
     assert all("not built yet" in problem.accepted for problem in of_it)
     assert asks_for_what_is_not_built(KNOWN[name]) or not of_it
 

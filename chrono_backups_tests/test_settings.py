@@ -88,8 +88,6 @@ BAD = [
      "five fields: minute, hour, day of the month, month, day of the week; not 4"),
     ("BACKUP_SCHEDULE_RETENTION", "61 5 * * *", "'61 5 * * *'",
      "in the field minute: 0-59, *, rising ranges, steps and lists, not '61'"),
-    ("BACKUP_EMAIL_RECIPIENTS", "admin", "'admin'", "email addresses separated by ','"),
-    ("BACKUP_SLACK_WEBHOOK_URL", "canary", "a value of 6 characters", URL),
     ("BACKUP_HEALTH_CHECK_INTERVAL", "often", "'often'", "a whole number from 1 to 86400"),
     ("BACKUP_LOCAL_PAHT", "canary", "an unknown variable", "a known variable; the nearest is BACKUP_LOCAL_PATH"),
     ("BACKUP_ZZZZZZZZZZZZZZZZ", "canary", "an unknown variable", "a known variable"),
@@ -141,9 +139,7 @@ def test_every_problem_is_told_at_once_and_in_one_message() -> None:
 
 # Each row: what asks for a feature that is not built, and the variable named for it.
 ASKS = [
-    *((f"BACKUP_{name}_ENABLED", "on") for name in ("EMAIL", "SLACK", "DISCORD", "PAGERDUTY", "WEBHOOK")),
-    ("BACKUP_NOTIFY_URLS", "tgram://token/chat"), ("BACKUP_NOTIFY_ROUTES", "failed=email"),
-    ("BACKUP_HEARTBEAT_URL", "https://hc.example.com/uuid"), ("BACKUP_DRILL_CHECKS", "select 1"),
+    ("BACKUP_DRILL_CHECKS", "select 1"),
 ]  # fmt: skip
 
 

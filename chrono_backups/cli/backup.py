@@ -51,11 +51,14 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     """Take it within the time limit; exit code 4 where a source or a replica is missing."""
     settings = context.settings
     context.when_cancelled = _WHOLE
+    backup_type = arguments.type or settings.default_type
+    undertaken = context.undertake(f"{backup_type} backup", "backup-failed", backup_type=backup_type)
+    undertaken.storage = arguments.storage or settings.primary_storage
     replicas: list[replicate.Replica] = []
     with time_limit(settings.limits.timeout_seconds):
         with context.progress() as listener:
             manifest = context.application.take_backup(
-                arguments.type or settings.default_type,
+                backup_type,
                 storage=arguments.storage,
                 trigger=TRIGGER,
                 listener=listener,
@@ -63,6 +66,8 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
         context.when_cancelled = f"{manifest.backup_id} is stored, its replicas may be missing: `replicate` makes them"
         if arguments.storage is None:
             replicas = replicate.to_others(context)
+    undertaken.manifest, undertaken.backup_id = manifest, manifest.backup_id
+    undertaken.findings += [*backup_record.findings_of(manifest), *filter(None, map(replicate.finding_of, replicas))]
     _show(context, manifest, replicas)
     complete = manifest.status == "complete" and not any(replica.fault for replica in replicas)
     return DONE if complete else PARTIAL

@@ -6,6 +6,7 @@ from typing import Any
 
 from chrono_backups.cli.terminal import quantities
 from chrono_backups.clock import to_text
+from chrono_backups.events import Finding
 from chrono_backups.repository.records import Manifest
 
 
@@ -33,6 +34,15 @@ def as_json(manifest: Manifest) -> dict[str, Any]:
         "program": manifest.program,
         "trigger": manifest.trigger,
     }
+
+
+def findings_of(manifest: Manifest) -> list[Finding]:
+    """What others have to hear of it, as health tells it too."""
+    if manifest.status == "complete":
+        return []
+    missing = "; ".join(f"{source}: {reason}" for source, reason in manifest.failures.items())
+    what, hint = f"{manifest.backup_id} is partial, it lacks {missing}", "Mend the source, and take another one."
+    return [Finding("backup-partial", "error", f"{manifest.type} backup", what, hint)]
 
 
 def seconds(manifest: Manifest) -> float:

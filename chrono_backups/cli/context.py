@@ -18,8 +18,10 @@ from chrono_backups.redaction import redacted, secrets_of_environment, secrets_o
 
 if TYPE_CHECKING:
     from chrono_backups.assembly import Application
+    from chrono_backups.cli.outcome import Undertaking
     from chrono_backups.identifiers import StorageName
     from chrono_backups.monitoring.journal import Journal
+    from chrono_backups.notifications.alerts import Alerts
     from chrono_backups.repository.repository import Repository
     from chrono_backups.settings import Settings
 
@@ -40,6 +42,8 @@ class Context:
         """What to say of the state that a cancelled run leaves behind; the verb knows."""
         self.leave_at_once = False
         """End the process without waiting for threads: one of them hangs."""
+        self.undertaken: Undertaking | None = None
+        """What the verb does that others have to hear of."""
         self.env_file: str | None = None
         """Read in place of ``.env``."""
         self.journal: Journal | None = None
@@ -65,6 +69,13 @@ class Context:
         """Whether they were asked for, and are right."""
         return "settings" in vars(self)
 
+    def undertake(self, operation: str, event: str, *, backup_type: str = "") -> Undertaking:
+        """Begin what others have to hear of: how it ends is told by the channels of notifications."""
+        from chrono_backups.cli.outcome import Undertaking  # noqa: PLC0415 - for some verbs only
+
+        self.undertaken = Undertaking(operation, event, backup_type)
+        return self.undertaken
+
     def override(self, variables: Mapping[str, str]) -> None:
         """Have these variables in place of the environment's, for this run. Before settings are first asked for."""
         self._overrides |= variables
@@ -87,6 +98,13 @@ class Context:
         """The run works on that backup, which `latest` may have meant: its records say so."""
         if self.journal is not None:
             self.journal.backup_id = backup_id
+
+    @cached_property
+    def alerts(self) -> Alerts:
+        """Those who are told what goes wrong."""
+        from chrono_backups.oversight import alerts  # noqa: PLC0415 - as above
+
+        return alerts(self.settings, self.clock)
 
     @contextmanager
     def repository(self, storage: StorageName | None = None) -> Iterator[Repository]:

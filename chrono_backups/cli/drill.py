@@ -11,6 +11,7 @@ from chrono_backups.cli.terminal import quantities
 from chrono_backups.cli.terminal.names import safe_message
 from chrono_backups.cli.terminal.progress import finding_line
 from chrono_backups.cli.terminal.tables import facts, table
+from chrono_backups.events import Finding
 from chrono_backups.identifiers import SOURCE_NAMES
 from chrono_backups.recovery.drill import drill
 from chrono_backups.recovery.drill_report import DrillOptions, DrillReport
@@ -70,11 +71,17 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
         sources=tuple(dict.fromkeys(arguments.source)),
     )
     context.when_cancelled = "what was restored is removed, and no evidence is kept"
+    undertaken = context.undertake("drill", "drill-failed")
     with context.repository(arguments.storage) as repository:
         manifest = repository.backup(arguments.id, options.sources)
         context.about(manifest.backup_id)
         with context.progress() as listener:
             report = drill(repository, manifest, options, listener=listener)
+    undertaken.backup_id = report.backup_id
+    if report.proven:
+        undertaken.proven = report.backup_id, "drill"
+    if not report.good:
+        undertaken.findings.append(_not_proven(report))
     lines = _lines(report)
     if report.good:
         context.output.report(report.to_json(), lines)
@@ -85,6 +92,15 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
 
 
 _DAMAGE = frozenset({"drill-damaged", "file-damaged"})
+
+
+def _not_proven(report: DrillReport) -> Finding:
+    """What others have to hear of a drill that did not succeed; health tells the same of its evidence."""
+    bad = [finding for one in report.sources for finding in one.findings if finding.severity == "error"]
+    bad += [finding for one in report.sources for proof in one.proofs for finding in proof.findings]
+    first = f", the first: {bad[0].subject}: {bad[0].message}" if bad else ""
+    what = f"what was restored is not right: {quantities.count(len(bad), 'fault')}{first}"
+    return Finding("drill-failed", "error", report.backup_id, what, "`chrono-backups drill --list` tells of it.")
 
 
 def _lines(report: DrillReport) -> list[str]:

@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     """Show the verdicts, then carry them out."""
     context.when_cancelled = "the repository is whole; run it again to forget the rest"
     wal: Sequence[WalVerdict] = ()
+    if not arguments.dry_run:
+        context.undertake("forgetting", "retention-failed")
     with context.repository(arguments.storage) as repository:
         if arguments.ids:
             verdicts = _named(repository, arguments.ids)

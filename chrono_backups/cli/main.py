@@ -85,12 +85,25 @@ def _guarded(words: Sequence[str], typed: str | None, output: Output) -> int:
             output.release()
         output.close()
     except KeyboardInterrupt as interruption:
-        return failures.report_interruption(output, interruption, context.when_cancelled, debug=debug)
+        code = failures.report_interruption(output, interruption, context.when_cancelled, debug=debug)
+        _tell(context, interruption)
+        return code
     except Exception as error:
-        return failures.report(output, error, debug=debug, code=verbs.failure_code(typed))
+        code = failures.report(output, error, debug=debug, code=verbs.failure_code(typed))
+        _tell(context, error)
+        return code
+    _tell(context, None)
     if context.leave_at_once:
         os._exit(code)
     return code
+
+
+def _tell(context: Context, error: BaseException | None) -> None:
+    """Have others hear of it, where the verb did what concerns them."""
+    if context.undertaken is not None:
+        from chrono_backups.cli.notifying import tell  # noqa: PLC0415 - as in main
+
+        tell(context, error)
 
 
 def _run(words: Sequence[str], typed: str | None, context: Context, recording: Recording) -> int:

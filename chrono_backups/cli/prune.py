@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     """Show the plan, then carry it out."""
     context.when_cancelled = "the repository is whole; the next prune does the rest"
     grace = timedelta(hours=context.settings.retention.prune_grace_hours)
+    undertaken = None if arguments.dry_run else context.undertake("retention", "retention-failed")
     with context.repository(arguments.storage) as repository, context.progress() as listener:
         plan = plan_prune(repository, grace=grace, now=context.clock.now(), listener=listener)
         if not context.output.json and (arguments.dry_run or not context.output.quiet):
@@ -51,6 +52,8 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
         context.output.report(document, [])
         context.output.message("Nothing was changed.")
         return DONE
+    if undertaken is not None:
+        undertaken.findings += [finding for finding in report.findings if finding.severity == "error"]
     context.output.report({**document, "report": report.to_json()}, _done(report))
     return PARTIAL if any(finding.severity == "error" for finding in report.findings) else DONE
 

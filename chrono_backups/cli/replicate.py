@@ -12,7 +12,8 @@ from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DONE, PARTIAL
 from chrono_backups.cli.terminal import quantities
 from chrono_backups.cli.terminal.tables import facts
-from chrono_backups.errors import Cancelled, ChronoBackupsError, UsageError
+from chrono_backups.errors import Cancelled, ChronoBackupsError, StorageDenied, StorageUnavailable, UsageError
+from chrono_backups.events import Finding
 from chrono_backups.identifiers import STORAGE_NAMES, StorageName
 from chrono_backups.maintenance.replicate import ReplicationReport
 from chrono_backups.maintenance.replicate import replicate as copy_objects
@@ -87,7 +88,9 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
             "there is no other enabled storage to replicate to",
             hint="Enable a second one (BACKUP_LOCAL_MIRROR_PATH, BACKUP_AWS_ENABLED, …).",
         )
+    undertaken = context.undertake("replication", "replication-failed")
     replicas = copy(context, others, arguments.storage)
+    undertaken.findings += filter(None, map(finding_of, replicas))
     errors = [replica.error for replica in replicas if replica.error is not None]
     if len(errors) == len(replicas):
         for error in errors[1:]:
@@ -98,6 +101,17 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     for replica in faulty:
         context.output.warning(f"{replica.storage} has no complete replica: {replica.fault}")
     return PARTIAL if faulty else DONE
+
+
+def finding_of(replica: Replica) -> Finding | None:
+    """What others have to hear of it; nothing where it is whole."""
+    if not replica.fault:
+        return None
+    if isinstance(replica.error, StorageUnavailable | StorageDenied):
+        code = "storage-unavailable" if isinstance(replica.error, StorageUnavailable) else "storage-denied"
+        return Finding(code, "error", replica.storage, f"it gets no replica: {replica.fault}", replica.error.hint)
+    hint = f"Mend it, then `chrono-backups replicate --to {replica.storage}`."
+    return Finding("replica-missing", "error", replica.storage, f"the replica is not complete: {replica.fault}", hint)
 
 
 def to_others(context: Context) -> list[Replica]:

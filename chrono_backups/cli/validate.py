@@ -13,6 +13,7 @@ from chrono_backups.cli.terminal import quantities
 from chrono_backups.cli.terminal.names import safe_message
 from chrono_backups.cli.terminal.progress import finding_line
 from chrono_backups.events import Finding
+from chrono_backups.oversight import probe_channels
 
 DESCRIPTION = """\
 Check everything a backup needs before it is needed: all settings at once, that sources can be read and storages
@@ -38,7 +39,8 @@ def register(subparsers: Subparsers) -> None:
 
 def run(_arguments: argparse.Namespace, context: Context) -> int:
     """Collect every finding, worst first."""
-    findings = sorted(context.application.probe(), key=lambda one: ("error", "warning", "info").index(one.severity))
+    found = [*context.application.probe(), *probe_channels(context.settings, context.clock)]
+    findings = sorted(found, key=lambda one: ("error", "warning", "info").index(one.severity))
     document: dict[str, Any] = {
         "ok": all(finding.severity != "error" for finding in findings),
         "findings": [finding.to_json() for finding in findings],

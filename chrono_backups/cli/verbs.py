@@ -37,6 +37,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "watch": {
         "health": "check that everything is there that a restore will need",
         "audit": "show who did what, and prove the record of it",
+        "notify": "try the channels of notifications, see what waits, send it",
     },
     "make room": {
         "forget": "drop backups by the retention policy, or by id",

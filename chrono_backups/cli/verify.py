@@ -49,6 +49,8 @@ def register(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Check, and list what is wrong."""
+    undertaken = context.undertake("verification", "verify-failed")
+    undertaken.storage = arguments.storage or context.settings.primary_storage
     if arguments.repair:
         return _repair(arguments, context)
     with context.repository(arguments.storage) as repository:
@@ -81,6 +83,14 @@ def _repair(arguments: argparse.Namespace, context: Context) -> int:
 
 def _tell(context: Context, document: dict[str, Any], report: VerifyReport, before: Sequence[str] = ()) -> int:
     """What was found, and whether it is good; ``before`` are lines of a repair."""
+    undertaken = context.undertaken
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    if undertaken is not None and errors:
+        what = f"{quantities.count(len(errors), 'object')} damaged or missing, the first: {errors[0].subject}: "
+        hint = "`chrono-backups verify --full --repair` puts back what another storage has whole."
+        undertaken.findings.append(
+            Finding("verify-failed", "error", undertaken.storage, what + errors[0].message, hint)
+        )
     lines = [safe_message(line) for line in (*before, *map(finding_line, report.findings))] + [_conclusion(report)]
     if report.ok:
         context.output.report(document, lines)

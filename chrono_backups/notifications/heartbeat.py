@@ -1,0 +1,64 @@
+"""What follows a good backup, whoever took it: a heartbeat for those who watch from outside, and news."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chrono_backups.clock import Clock
+from chrono_backups.errors import NotificationError
+from chrono_backups.events import Finding
+from chrono_backups.notifications.alerts import Alerts
+from chrono_backups.notifications.http import get
+from chrono_backups.notifications.incidents import Incident, Sighting
+from chrono_backups.notifications.settings import NotificationsSettings
+from chrono_backups.notifications.standing import Standing
+
+if TYPE_CHECKING:
+    from chrono_backups.repository.records import Manifest
+
+_SECONDS = 5.0
+_TRIES = 2
+_OF_EVERYTHING = ("full", "incremental", "differential")
+
+
+def good_backup(
+    alerts: Alerts, settings: NotificationsSettings, manifest: Manifest, clock: Clock, *, link: str = ""
+) -> str:
+    """Ping, and tell. Why the ping failed, or nothing; it is an incident then, and never the backup's failure."""
+    fault = _ping(alerts, settings)
+    if manifest.type in _OF_EVERYTHING:
+        alerts.note_standing(Standing(clock.now(), manifest.backup_id, manifest.started_at))
+    seconds = (manifest.finished_at - manifest.started_at).total_seconds()
+    whole = manifest.statistics
+    alerts.tell(
+        "backup-succeeded",
+        name=f"made {manifest.backup_id}",
+        what=f"{manifest.backup_id} is complete: {', '.join(one.source for one in manifest.snapshots)}; "
+        f"{whole.bytes_total:,} bytes, {whole.bytes_stored:,} of them stored anew, in {seconds:.0f} s.",
+        backup_id=manifest.backup_id,
+        backup_type=manifest.type,
+        subject=manifest.backup_id,
+        link=link,
+    )
+    return fault
+
+
+def _ping(alerts: Alerts, settings: NotificationsSettings) -> str:
+    if settings.heartbeat_url is None:
+        return ""
+    url, fault = settings.heartbeat_url.get_secret_value(), None
+    for _ in range(_TRIES):
+        try:
+            get("heartbeat", url, variable="BACKUP_HEARTBEAT_URL", seconds=_SECONDS)
+        except NotificationError as error:
+            fault = error
+        else:
+            fault = None
+            break
+    found = [] if fault is None else [Finding("heartbeat-failing", "warning", "heartbeat", fault.message, fault.hint)]
+    alerts.observe([Sighting(one) for one in found], _is_heartbeats)
+    return "" if fault is None else fault.message
+
+
+def _is_heartbeats(incident: Incident) -> bool:
+    return incident.last.finding.code == "heartbeat-failing"
