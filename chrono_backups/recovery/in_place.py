@@ -33,7 +33,10 @@ class Stores:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which part of a store; without any word all of it, and what the store holds beside the backup is gone."""
+    """Which part of a store; without any word all of it.
+
+    Then what Redis holds beside the backup is gone; indexes of Meilisearch that the backup does not hold stay.
+    """
 
     patterns: Sequence[str] = ()
     """Redis: of keys, as ``KEYS`` understands them. Meilisearch: uids of indexes."""
@@ -96,7 +99,15 @@ Planner = Callable[[Repository, Manifest, Stores, Wanted], StorePlan]
 """Computes a plan. Raises ``UsageError`` where the store is not configured or ``Wanted`` makes no sense to it,
 ``RestoreError``, ``SourceError``."""
 
-RESTORERS: Mapping[SourceName, Planner] = {}
+
+def _meilisearch(repository: Repository, manifest: Manifest, stores: Stores, wanted: Wanted) -> StorePlan:
+    # Within, for what a restorer needs of this seam is above.
+    from chrono_backups.recovery.meilisearch.restore import plan_meilisearch  # noqa: PLC0415
+
+    return plan_meilisearch(repository, manifest, stores, wanted)
+
+
+RESTORERS: Mapping[SourceName, Planner] = {"meilisearch": _meilisearch}
 """The stores that can be restored in place."""
 
 

@@ -16,6 +16,7 @@ from chrono_backups.sources.base import Earlier, StreamedCapture, StreamedEntry
 from chrono_backups.sources.meilisearch.client import Meilisearch, Refused, Server
 from chrono_backups.sources.meilisearch.documents import IndexDocuments
 from chrono_backups.sources.meilisearch.mounted import mounted_files
+from chrono_backups.sources.meilisearch.names import IN_BUILD
 from chrono_backups.sources.meilisearch.paging import Paging, check_primary_key
 from chrono_backups.sources.meilisearch.probe import probe
 from chrono_backups.sources.meilisearch.samples import Sampler, search
@@ -125,6 +126,7 @@ class _Capture:
         self._indexes = [
             _Index(one["uid"], one["primaryKey"], one, int(stats.get(one["uid"], {}).get("numberOfDocuments", 0)))
             for one in server.pages("/indexes")
+            if not one["uid"].endswith(IN_BUILD)
         ]
         self._found: dict[str, Any] = {}
         self._recorded: dict[str, Any] = {}
