@@ -233,6 +233,7 @@ class _Capture:
     def facts(self) -> Mapping[str, Any]:
         if self._end is None:
             raise SourceError("the capture has not ended", source="meilisearch")
+        still = self._start == self._end and not self._end.unfinished
         return {
             "version": self._state.version,
             "boundary": {
@@ -240,7 +241,8 @@ class _Capture:
                 "task_uid_at_end": self._end.finished,
                 "unfinished": list(self._start.unfinished)[:_NAMED],
                 "first": self._started,
-                "last": self._finished,
+                # Where no task ended meanwhile, nothing changed: all of it is as it was at the start.
+                "last": self._started if still else self._finished,
             },
             "keys": len(self._state.keys or ()),
             "indexes": self._found,
