@@ -27,6 +27,8 @@ LONG_HEADER_SIZE = 40
 _LONG = struct.Struct("<HHIQIxxxxQII")
 _SHORT = struct.Struct("<HHIQ")
 _IS_LONG = 0x0002
+_ALIGNED = 8
+"""A record is filled up with zeros to a multiple of so many bytes."""
 _PAGE_SIZES = tuple(1 << power for power in range(10, 17))
 
 
@@ -72,4 +74,5 @@ def filled_size(content: bytes | bytearray | memoryview) -> int:
         if magic != header.magic or position != header.position + offset:
             break
         end = min(offset + header.page_size, len(content))
-    return len(bytes(content[:end]).rstrip(b"\0"))
+    filled = len(bytes(content[:end]).rstrip(b"\0"))
+    return min(end, -(-filled // _ALIGNED) * _ALIGNED)

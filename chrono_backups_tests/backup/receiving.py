@@ -11,7 +11,7 @@ from typing import Any
 from chrono_backups.backup.wal_receiver import ReceiverStatus, WalReceiver
 from chrono_backups.clock import SystemClock
 from chrono_backups.errors import StorageError
-from chrono_backups.identifiers import lsn_number
+from chrono_backups.identifiers import lsn_number, lsn_text
 from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.wal_archive import WalArchive
 from chrono_backups.repository.wal_names import Lineage, parse_history
@@ -178,7 +178,8 @@ def archived_end(repository: Repository, server: PostgresServer, start: int, *, 
 def assert_archived(storage: Storage, server: PostgresServer, start: int, lsn: str, *, timeline: int = 1) -> None:
     """All of the log from ``start`` up to ``lsn`` is archived as the server wrote it."""
     with opened(storage, SystemClock()) as repository:
-        assert archived_end(repository, server, start, timeline=timeline) >= lsn_number(lsn)
+        end = archived_end(repository, server, start, timeline=timeline)
+        assert end >= lsn_number(lsn), f"archived up to {lsn_text(end)}, and not to {lsn}"
 
 
 @contextmanager

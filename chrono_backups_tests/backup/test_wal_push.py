@@ -141,6 +141,7 @@ def test_real_servers_files_agree_with_what_is_received() -> None:
         try:
             last = write_wal(primary, 0.4)
             wait(lambda: standby.value(f"SELECT pg_last_wal_replay_lsn() >= '{last}'"))
+            push_all(storage, primary)
             standby.promote()
             write_wal(standby, 0.1)
             standby.execute("SELECT pg_switch_wal()")
