@@ -31,6 +31,7 @@ from chrono_backups.identifiers import SOURCES_OF_TYPE, BackupType, SourceName, 
 from chrono_backups.maintenance.identity import may_be_ours
 from chrono_backups.monitoring.audit.log import head_of
 from chrono_backups.recovery.in_place import Stores
+from chrono_backups.redaction import redactor
 from chrono_backups.repository.create_once import check_creates_once
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
@@ -382,7 +383,8 @@ class Application:
         """One source of a planned backup."""
         positions = self._positions(source.name) if source.name in MEET and "postgres" in plan.sources else None
         options = self.pipeline_options()
-        return capture(repository, plan, source, options=options, listener=listener, positions=positions)
+        outcome = capture(repository, plan, source, options=options, listener=listener, positions=positions)
+        return outcome.masked(redactor(self.settings, os.environ))
 
     def _positions(self, near: SourceName) -> Positions:
         from chrono_backups.sources.postgres.position import positions  # noqa: PLC0415 - its driver is large

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -44,6 +44,12 @@ def _secrets_in(value: Any) -> set[str]:
     if isinstance(value, list | tuple):
         return set[str]().union(*map(_secrets_in, value))
     return secrets_of_settings(value) if hasattr(type(value), "model_fields") else set()
+
+
+def redactor(settings: Any, environ: Mapping[str, str]) -> Callable[[str], str]:
+    """Masks every secret of those settings (or of none) and of that environment."""
+    secrets = secrets_of_environment(environ) | (secrets_of_settings(settings) if settings is not None else set())
+    return lambda text: redacted(text, secrets)
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:

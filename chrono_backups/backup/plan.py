@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -43,6 +43,10 @@ class Outcome:
     snapshot_id: str | None
     error: str | None = None
     error_kind: str | None = None
+
+    def masked(self, redact: Callable[[str], str]) -> Outcome:
+        """Without secrets that a driver's message may have quoted: it is stored, and shown as long as the backup is."""
+        return self if self.error is None else replace(self, error=redact(self.error))
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -4,6 +4,7 @@ import dagster as dg
 
 from chrono_backups.orchestration.backups import build_backups
 from chrono_backups.orchestration.checks import build_all_checks
+from chrono_backups.orchestration.health import HEALTH_ASSET, build_health_sensor, healthy
 from chrono_backups.orchestration.jobs import build_jobs
 from chrono_backups.orchestration.proofs import build_verification
 from chrono_backups.orchestration.replicas import build_replicas
@@ -23,11 +24,16 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             *build_backups(settings),
             *replicas,
             build_verification(settings),
+            HEALTH_ASSET,
         ],
-        asset_checks=build_all_checks(),
+        asset_checks=[*build_all_checks(), healthy],
         jobs=build_jobs(settings),
         schedules=build_schedules(settings),
-        sensors=[failed_runs, *([build_replication_sensor()] if replicas else [])],
+        sensors=[
+            failed_runs,
+            *([build_replication_sensor()] if replicas else []),
+            *([build_health_sensor(settings)] if settings.health.enabled else []),
+        ],
         resources=build_resources(settings),
         # A run is one process: the multiprocess executor imports Dagster anew in every step, and launches
         # from an asset's page would ignore an executor set on a job.

@@ -4,6 +4,7 @@ import logging
 
 from chrono_backups.clock import Clock, SystemClock
 from chrono_backups.events import Finding, Progress
+from chrono_backups.orchestration import recording
 from chrono_backups.orchestration.metadata import in_words
 
 PROGRESS_SECONDS = 10.0
@@ -23,9 +24,10 @@ class RunLog:
 
     def __call__(self, event: Progress | Finding) -> None:
         if isinstance(event, Finding):
+            recording.tell(event)
             self._findings += 1
             if self._findings <= FINDINGS_SHOWN:
-                self._log.warning(str(event))
+                self._log.warning(recording.redact(str(event)))
             elif self._findings == FINDINGS_SHOWN + 1:
                 self._log.warning("More findings follow; they are counted and stored, not logged.")
             return

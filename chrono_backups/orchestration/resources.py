@@ -21,6 +21,7 @@ from chrono_backups.backup.service import BackupPlan
 from chrono_backups.errors import ChronoBackupsError
 from chrono_backups.events import Listener, silent
 from chrono_backups.identifiers import STORAGE_NAMES, StorageName
+from chrono_backups.orchestration import recording
 from chrono_backups.orchestration.storage_resources.base import StorageResource
 from chrono_backups.orchestration.unfinished import give_up
 from chrono_backups.repository.repository import Repository
@@ -129,6 +130,7 @@ class BackupsResource(dg.ConfigurableResource[None]):
 
     def begin(self, planned: BackupPlan, storage: str) -> None:
         """Note a backup that has a lease and no manifest yet."""
+        recording.about(planned.backup_id)
         self._begun[planned.backup_id] = planned, storage
 
     def end(self, planned: BackupPlan) -> None:
@@ -142,8 +144,20 @@ class BackupsResource(dg.ConfigurableResource[None]):
         self.end(planned)
         give_up(application, repository, planned, listener)
 
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """A run begins: it is recorded before its first step, or fails."""
+        if context.run is not None:
+            recording.begin(context.run, self.load)
+
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """A run that is cancelled between two steps, as while it waits to try again, lets go here."""
+        """A run that is cancelled between two steps, as while it waits to try again, lets go here. It is recorded."""
+        try:
+            self._let_go(context)
+        finally:
+            if context.instance is not None and context.run is not None:
+                recording.end(context.instance, context.run.run_id)
+
+    def _let_go(self, context: dg.InitResourceContext) -> None:
         if not self._begun or context.instance is None or context.run is None:
             return
         run = context.instance.get_run_by_id(context.run.run_id)

@@ -18,6 +18,7 @@ from chrono_backups.backup.order import stages
 from chrono_backups.backup.service import BackupPlan, Outcome
 from chrono_backups.clock import SystemClock
 from chrono_backups.errors import SourceUnavailable, StorageUnavailable
+from chrono_backups.orchestration import recording
 from chrono_backups.orchestration.days import checked_day
 from chrono_backups.orchestration.failures import explained, may_retry
 from chrono_backups.orchestration.launch import BackupPlanConfig
@@ -125,6 +126,8 @@ def commit(
     if chosen["note"]:
         metadata["note"] = dg.MetadataValue.text(chosen["note"])
     context.instance.add_run_tags(context.run_id, {BACKUP_ID_TAG: manifest.backup_id})
+    if manifest.status == "partial":
+        recording.made_in_part()
     yield dg.MaterializeResult(metadata=metadata, tags={BACKUP_ID_TAG: manifest.backup_id})
     if manifest.status == "partial" and not _is_checked(context):
         raise dg.Failure(missing_in_words(manifest), allow_retries=False)

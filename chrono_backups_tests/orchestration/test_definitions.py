@@ -16,7 +16,7 @@ def test_loads_with_every_group(site: Site) -> None:
     definitions = site.definitions()
     dg.Definitions.validate_loadable(definitions)
     groups = {spec.group_name for spec in definitions.resolve_all_asset_specs()}
-    assert groups == {"sources", "backups", "replicas", "proofs"}
+    assert groups == {"sources", "backups", "replicas", "proofs", "health"}
 
 
 def test_without_a_second_storage_there_are_no_replicas(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
