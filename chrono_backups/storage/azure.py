@@ -100,6 +100,7 @@ class AzureBlobStorage:
         self._lock_mode = lock_mode
         self._clock = clock or SystemClock()
         self.lock_days = lock_days
+        self.paces = True
 
     @classmethod
     def open(

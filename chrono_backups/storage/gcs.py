@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -34,6 +35,7 @@ from chrono_backups.storage.http_sessions import CONNECTION_ERRORS, TIMEOUT, Bod
 from chrono_backups.storage.keys import check_key, check_prefix, check_range, is_key
 from chrono_backups.storage.lasting import is_lasting
 from chrono_backups.storage.lock_times import from_now, whole_seconds
+from chrono_backups.storage.pacing import read_whole
 
 if TYPE_CHECKING:
     import requests
@@ -95,6 +97,7 @@ class GcsStorage:
         self._clock = clock or SystemClock()
         self._owns_client = False
         self.lock_days = lock_days
+        self.paces = True
 
     @classmethod
     def open(
@@ -222,12 +225,12 @@ class GcsStorage:
                 elif answer.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
                     raise api_errors.from_http_response(answer)
                 else:
-                    content = answer.raw.read(decode_content=False)
+                    content = read_whole(partial(answer.raw.read, decode_content=False))
                     self._check_crc32c(key, content, answer)
         if content is None:
             return self._nothing(key, offset, length)
-        partial = answer.status_code == HTTPStatus.PARTIAL_CONTENT
-        return exactly(self, key, content, offset, length, answer.headers.get("Content-Range", "") if partial else None)
+        is_part = answer.status_code == HTTPStatus.PARTIAL_CONTENT
+        return exactly(self, key, content, offset, length, answer.headers.get("Content-Range", "") if is_part else None)
 
     def _nothing(self, key: str, offset: int, length: int | None = 0) -> bytes:
         """An answer without a byte: the end of the object, unless it ends before."""

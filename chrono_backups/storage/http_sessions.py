@@ -12,6 +12,8 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from chrono_backups.storage.pacing import is_paced, leave, piece
+
 TIMEOUT = (10.0, 60.0)
 """Seconds: for a connection to be made and for each piece of a body to be taken; for an answer to begin and between any
 two parts of it."""
@@ -41,9 +43,12 @@ class Body:
 
     def __iter__(self) -> Iterator[Any]:  # of what a socket takes, which requests' types are too narrow for
         for view in self._views:
-            for begin in range(0, view.nbytes, _PIECE):
+            begin = 0
+            while begin < view.nbytes:
                 self._let_go()
-                self._piece = view[begin : begin + _PIECE]
+                self._piece = view[begin : begin + piece(_PIECE)]
+                begin += self._piece.nbytes
+                leave(self._piece.nbytes)
                 yield self._piece
 
     def close(self) -> None:
@@ -70,7 +75,22 @@ class PiecewiseAdapter(HTTPAdapter):
         if isinstance(body, bytes) and len(body) > _PIECE:
             streamed: Any = Body([body])  # its length is in the headers already
             request.body = streamed
-        return super().send(request, *arguments, **options)
+        answer = super().send(request, *arguments, **options)
+        if is_paced():
+            _pace(answer.raw)
+        return answer
+
+
+def _pace(raw: Any) -> None:
+    """Have what is streamed of an answer, as libraries do, come as fast as it may and no faster."""
+    streamed = raw.stream
+
+    def stream(amt: int = _PIECE, **options: Any) -> Iterator[bytes]:
+        for part in streamed(piece(amt), **options):
+            leave(len(part))
+            yield part
+
+    raw.stream = stream
 
 
 def mount(session: requests.Session) -> None:

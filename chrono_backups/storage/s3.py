@@ -18,6 +18,7 @@ from chrono_backups.storage.buffers import as_bytes
 from chrono_backups.storage.byte_ranges import exactly, past_the_end, range_header
 from chrono_backups.storage.keys import check_key, check_prefix, check_range, is_key
 from chrono_backups.storage.lasting import is_lasting
+from chrono_backups.storage.pacing import read_whole
 from chrono_backups.storage.s3_client import Body, Refused, new_client, refusal_of, send_at_once, translated
 from chrono_backups.storage.s3_errors import LOCKS_HINT, Asked, is_denied, is_without_lock
 from chrono_backups.storage.s3_versions import Version, Versions, the_object
@@ -85,6 +86,7 @@ class S3Storage:
         self._versions = Versions(client, bucket, self._prefix)
         self._removes_versions = True
         self.lock_days = lock_days
+        self.paces = True
 
     @classmethod
     def open(
@@ -210,7 +212,7 @@ class S3Storage:
                 if refusal_of(error).status != 416:
                     raise
                 return self._nothing(key, offset, length)
-            content = answer["Body"].read()
+            content = read_whole(answer["Body"].read)
         return exactly(self, key, content, offset, length, answer.get("ContentRange"))
 
     def _nothing(self, key: str, offset: int, length: int | None) -> bytes:

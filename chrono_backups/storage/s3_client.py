@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.exceptions as sdk_errors
@@ -18,6 +18,7 @@ from botocore.parsers import ResponseParserError
 from chrono_backups.clock import Clock
 from chrono_backups.errors import StorageDenied, StorageError, StorageUnavailable
 from chrono_backups.storage.http_failures import innermost_reason
+from chrono_backups.storage.pacing import leave, piece
 from chrono_backups.storage.s3_errors import Asked, Refusal, meaning
 
 if TYPE_CHECKING:
@@ -101,6 +102,12 @@ def _revealed(secret: SecretStr | None) -> str | None:
 def send_at_once(client: S3Client) -> None:
     """Have puts not wait for the server's leave to send their body: a round trip each."""
     client.meta.events.unregister("before-call.s3", add_expect_header)
+    client.meta.events.register("before-send.s3", _note_sending, unique_id="chrono-backups-pace")
+
+
+def _note_sending(request: Any, **_: Any) -> None:
+    if isinstance(request.body, Body):
+        request.body.sending = True
 
 
 @contextmanager
@@ -140,6 +147,8 @@ class Body:
     """
 
     def __init__(self, view: memoryview) -> None:
+        self.sending = False
+        """Whether it is read to be sent; before that it is read to be signed."""
         self._view = view[:]
         self._piece = self._view[:0]
         self._position = 0
@@ -158,8 +167,10 @@ class Body:
     def read(self, _: int | None = None) -> memoryview:
         """The next piece, however much is asked for."""
         self._piece.release()
-        self._piece = self._view[self._position : self._position + _PIECE]
+        self._piece = self._view[self._position : self._position + piece(_PIECE)]
         self._position += self._piece.nbytes
+        if self.sending:
+            leave(self._piece.nbytes)
         return self._piece
 
     def close(self) -> None:

@@ -57,6 +57,7 @@ class SftpStorage:
         self._errors = SftpErrors(name=name, location=location, root=root)
         self._pool = SftpPool(lambda: SftpSession(dial()), connections)
         self._publisher = Publisher(root, self._errors, clock or SystemClock())
+        self.paces = True
         if create:
             with self._session("create") as session:
                 self._publisher.make_root(session)

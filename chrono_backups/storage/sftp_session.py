@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import Protocol
 
+from chrono_backups.storage.pacing import leave
 from chrono_backups.storage.sftp_messages import NO_SUCH_FILE, Attributes, Fields, FileSystem, SftpStatus, text
 
 _OK, _EOF = 0, 1
@@ -201,6 +202,7 @@ class SftpSession:
         refusals = self._refusals
         for offset in range(0, len(data), self._most_written):
             with data[offset : offset + self._most_written] as part:
+                leave(len(part))
                 place = struct.pack(">QI", offset, len(part))
                 tickets.append(self._ask(_WRITE, text(handle), place, part))
             self.flush()
@@ -227,6 +229,7 @@ class SftpSession:
             while asked < end or waiting:
                 while asked < end and asked - (waiting[0][1] if waiting else asked) < _READ_AHEAD:
                     count = min(self._most_read, end - asked)
+                    leave(count)
                     waiting.append((self._ask_read(handle, offset + asked, whole[asked : asked + count]), asked, count))
                     asked += count
                 ticket, place, count = waiting.pop(0)

@@ -11,10 +11,13 @@ from typing import Protocol
 from chrono_backups.clock import Clock, SystemClock
 from chrono_backups.storage.base import ObjectInfo, Storage, Usage
 from chrono_backups.storage.locking import extend_lock, lock_days, locked_until
+from chrono_backups.storage.pacing import paced_by
 
 _BITS_PER_MEGABIT = 1_000_000
 _CREDIT = 0.25
 _SHORTEST_SLEEP = 0.002
+_PIECE_SECONDS = 0.1
+_PIECE_LEAST, _PIECE_MOST = 16 * 1024, 256 * 1024
 
 
 class Ledger(Protocol):
@@ -43,11 +46,11 @@ class Bandwidth:
 
     With a ledger that is shared (``shared_bandwidth``), also by the processes that share it.
 
-    Transfers get time slots one after the other, each as long as its bytes take at this rate. A
-    transfer starts when its slot does, and its caller goes on when the slot has ended: so the last
-    object of a run is paid for as well, and the rate holds for single large objects. A slot may begin up
-    to a quarter of a second in the past, in time that went unused: this credit lets many small objects
-    reach the rate although sleeps overrun, and costs less than 1 % over 30 seconds.
+    Transfers, or pieces of them (``pacing``), get time slots one after the other, each as long as its bytes
+    take at this rate. One starts when its slot does, and its caller goes on when the slot has ended: so the
+    last object of a run is paid for as well. A slot may begin up to a quarter of a second in the past, in time
+    that went unused: this credit lets many small objects reach the rate although sleeps overrun, and costs less
+    than 1 % over 30 seconds.
     """
 
     def __init__(self, megabits_per_second: float, *, clock: Clock | None = None, ledger: Ledger | None = None) -> None:
@@ -58,6 +61,11 @@ class Bandwidth:
         self._ledger: Ledger = ledger or OwnLedger()
         self._lock = threading.Lock()
         self._is_first = True
+
+    @property
+    def piece(self) -> int:
+        """Bytes to move at a time: a tenth of a second's, within bounds."""
+        return max(_PIECE_LEAST, min(_PIECE_MOST, int(self._bytes_per_second * _PIECE_SECONDS)))
 
     def now(self) -> float:
         """The moment to give to ``reserve`` when a transfer begins; seconds of the clock's own count."""
@@ -78,15 +86,38 @@ class Bandwidth:
             self._clock.sleep(seconds)
 
 
+class _Pace:
+    """One transfer's pieces."""
+
+    def __init__(self, bandwidth: Bandwidth) -> None:
+        self._bandwidth = bandwidth
+        self._end = -math.inf
+        self.piece = bandwidth.piece
+        self.taken = 0
+
+    def take(self, size: int) -> None:
+        start, self._end = self._bandwidth.reserve(size, self._bandwidth.now())
+        self.taken += size
+        self._bandwidth.wait_until(start)
+
+    def finish(self, size: int) -> None:
+        """Pay for what of ``size`` nobody asked leave for, and wait for the end of the last slot."""
+        if size > self.taken:
+            self.take(size - self.taken)
+        self._bandwidth.wait_until(self._end)
+
+
 class ThrottledStorage:
     """Keeps puts and gets together within ``bandwidth``; other calls carry next to nothing and pass.
 
-    A transfer that fails has used its slot, but its error does not wait for the slot's end.
+    Of a driver that paces, content moves piece by piece; of another one, an object in its slot as fast as it may. A
+    transfer that fails has used its slots, but its error does not wait for the end of the last one.
     """
 
     def __init__(self, inner: Storage, bandwidth: Bandwidth) -> None:
         self._inner = inner
         self._bandwidth = bandwidth
+        self._paces = getattr(inner, "paces", False)
 
     @property
     def name(self) -> str:
@@ -102,6 +133,12 @@ class ThrottledStorage:
 
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         size = data.nbytes if isinstance(data, memoryview) else len(data)
+        if self._paces:
+            pace = _Pace(self._bandwidth)
+            with paced_by(pace):
+                self._inner.put(key, data)
+            pace.finish(size)
+            return
         start, end = self._bandwidth.reserve(size, self._bandwidth.now())
         self._bandwidth.wait_until(start)
         self._inner.put(key, data)
@@ -111,6 +148,12 @@ class ThrottledStorage:
         # How much comes is known for sure only afterwards; the turn is waited for before.
         start, _ = self._bandwidth.reserve(0, self._bandwidth.now())
         self._bandwidth.wait_until(start)
+        if self._paces:
+            pace = _Pace(self._bandwidth)
+            with paced_by(pace):
+                content = self._inner.get(key, offset, length)
+            pace.finish(len(content))
+            return content
         began = self._bandwidth.now()
         content = self._inner.get(key, offset, length)
         _, end = self._bandwidth.reserve(len(content), began)

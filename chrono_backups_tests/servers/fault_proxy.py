@@ -56,6 +56,8 @@ class FaultProxy:
     def __init__(self, target_port: int, *, http: bool = True, latency: float = 0.0) -> None:
         self.latency = latency
         self.requests: list[Request] = []
+        self.moved = 0
+        """Bytes that were passed on, both ways together."""
         self.port = 0
         self._target = target_port
         self._http = http
@@ -221,6 +223,7 @@ class _Wire:
 
     async def send(self, data: bytes) -> None:
         delay = self._proxy.latency / 2
+        self._proxy.moved += len(data)
         if self._under_way is None:
             if not delay:
                 self._writer.write(data)
