@@ -30,6 +30,7 @@ from chrono_backups.events import Finding, Listener, silent
 from chrono_backups.identifiers import SOURCES_OF_TYPE, BackupType, SourceName, StorageName
 from chrono_backups.maintenance.identity import may_be_ours
 from chrono_backups.monitoring.audit.log import head_of
+from chrono_backups.recovery.checks.reading import probe_checks
 from chrono_backups.recovery.in_place import Stores
 from chrono_backups.redaction import redactor
 from chrono_backups.repository.create_once import check_creates_once
@@ -416,6 +417,7 @@ class Application:
         found = list(self.settings.findings())
         for name in self.settings.sources:
             found += self.probe_source(name)
+        found += probe_checks(self.settings.drill_checks, self.settings.sources)
         same = SameRepository()
         for storage in self.settings.storages:
             found += self._probe_storage(storage, same)

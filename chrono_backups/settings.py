@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,13 +26,16 @@ from pydantic import (
 )
 
 from chrono_backups.backup.settings import HooksSettings, LimitsSettings, SchedulesSettings
-from chrono_backups.errors import Problem, SettingsError
+from chrono_backups.errors import Problem, SettingsError, UsageError
 from chrono_backups.events import Finding
 from chrono_backups.identifiers import SOURCE_NAMES, STORAGE_NAMES, BackupType, SourceName, StorageName
 from chrono_backups.maintenance.settings import RetentionPolicy
 from chrono_backups.monitoring.settings import AuditSettings, HealthSettings, LogSettings
 from chrono_backups.notifications.settings import NotificationsSettings
 from chrono_backups.pipeline.settings import CompressionSettings, EncryptionSettings, key_bytes
+from chrono_backups.recovery.checks.reading import ACCEPTED as CHECKS_ACCEPTED
+from chrono_backups.recovery.checks.reading import names_file
+from chrono_backups.recovery.checks.syntax import parse_checks
 from chrono_backups.sources.settings import (
     ConfigurationSettings,
     FilesSettings,
@@ -51,8 +54,6 @@ from chrono_backups.storage.settings import (
 from chrono_backups.variables import AbsolutePath, Section, Variable, Words, read_env_file, variable, variables
 
 Texts = Mapping[str, str]
-Trigger = Callable[[Texts], str | None]
-"""The set variable that asks for a feature, or None where nothing does."""
 
 RUN_VARIABLES = frozenset({"BACKUP_DEBUG", "BACKUP_NEW_ENCRYPTION_KEY"})
 """Variables of one run of the command line, which are no settings; a container may set them for all it runs."""
@@ -62,31 +63,8 @@ _SET_ASIDE = (
     "Correct it. Until then the channel is off, or the default is in force; `notify test` tries the channels out."
 )
 _LOCAL_PATH = "an absolute path, which enables the storage local"
-
-
-def _true(text: str) -> bool:
-    return text.lower() in {"true", "1", "yes", "y", "on", "t"}
-
-
-def _switched_on(name: str, *, unless_off: str = "") -> Trigger:
-    """``name`` is true, and ``unless_off``, the switch above it, is not set to false."""
-    return lambda texts: name if _true(texts.get(name, "")) and _true(texts.get(unless_off, "true")) else None
-
-
-def _given(name: str) -> Trigger:
-    return lambda texts: name if texts.get(name, "0") != "0" else None
-
-
-_TURN_OFF = "unset or false"
-_UNSET = "unset"
 _TELLING = ("postgres", "redis", "meilisearch")
 """Servers that tell their configuration."""
-
-NOT_BUILT_YET: tuple[tuple[str, Trigger, str], ...] = (
-    ("a drill's own queries", _given("BACKUP_DRILL_CHECKS"), _UNSET),
-)  # fmt: skip
-"""Features whose variables are known and whose code does not exist: what, what asks for it, the way
-around. Asking for one is a problem, never silence. Whoever builds a feature deletes its rows."""
 
 
 def _time_zone(name: str) -> str:
@@ -112,6 +90,19 @@ def _iso_day(value: Any) -> Any:
     except ValueError:
         pass
     raise ValueError("a date as 2024-01-31")
+
+
+def _drill_checks(text: str) -> str:
+    """Checks that are written in the setting itself are read here; a file of them when they are needed."""
+    problem = ""
+    if not names_file(text):
+        try:
+            parse_checks(text)
+        except UsageError as error:
+            problem = error.message
+    if problem:
+        raise ValueError(f"{CHECKS_ACCEPTED}; {problem}")
+    return text
 
 
 _SOURCES_ACCEPTED = f"names separated by ',' of {', '.join(SOURCE_NAMES)}"
@@ -183,8 +174,12 @@ class Settings(Section):
         example="/var/lib/chrono/drills",
         about="Where drills restore to, each into a directory that is removed again.",
     )
-    drill_checks: str | None = variable(
-        "BACKUP_DRILL_CHECKS", hidden=True, accepted="checks", about="Cross-store queries that a drill must find true."
+    drill_checks: Annotated[str, AfterValidator(_drill_checks)] | None = variable(
+        "BACKUP_DRILL_CHECKS",
+        hidden=True,
+        accepted=CHECKS_ACCEPTED,
+        example="/app/drill-checks.txt",
+        about="What values of several stores must be like in every drill (`docs/recovery-points.md`).",
     )
     state_dir: AbsolutePath | None = variable(
         "BACKUP_STATE_DIR",
@@ -334,7 +329,6 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path | None = None)
 
     settings, details = _validated(nested)
     told = [_problem(detail["loc"], detail["type"], detail.get("ctx", {}), texts, used) for detail in details]
-    problems += _not_built(texts)
     problems += _unknown(texts)
     off = set[str]()
     while details and all(detail["loc"][0] == "notifications" for detail in details):
@@ -397,16 +391,6 @@ def _looks_like_a_key(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _not_built(texts: Texts) -> list[Problem]:
-    secrets = {name for each in variables(Settings) if each.secret for name in (each.name, *each.also)}
-    asked = ((feature, trigger(texts), instead) for feature, trigger, instead in NOT_BUILT_YET)
-    return [
-        Problem(name, _found(texts[name], secret=name in secrets), f"{instead}; {feature} is not built yet")
-        for feature, name, instead in asked
-        if name is not None
-    ]
 
 
 def _unknown(texts: Texts) -> list[Problem]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chrono_backups.errors import Problem, SettingsError
-from chrono_backups.settings import NOT_BUILT_YET, Settings, load
+from chrono_backups.settings import Settings, load
 from chrono_backups.variables import Variable, variables
 
 ROOT = Path(__file__).parent.parent
@@ -85,10 +85,6 @@ def blocks() -> dict[str, tuple[str, bool, str]]:
     return found
 
 
-def asks_for_what_is_not_built(each: Variable) -> bool:
-    return any(trigger({name: "1"}) for name in (each.name, *each.also) for _, trigger, _ in NOT_BUILT_YET)
-
-
 def problems(text: str, tmp_path: Path) -> list[Problem]:
     file = tmp_path / "env"
     file.write_text(text, encoding="utf-8")
@@ -121,7 +117,6 @@ def test_the_example_has_every_variable_with_its_meaning() -> None:
         each = KNOWN[name]
         assert each.about.replace("`", "") in comment, name
         assert all(also in comment for also in each.also), name
-        assert ("Not built yet" in comment) == asks_for_what_is_not_built(each), name
 
 
 def test_the_example_works_when_copied_and_when_filled_in(tmp_path: Path, filled: str) -> None:
@@ -145,16 +140,14 @@ def test_each_line_that_is_commented_out_is_right(name: str, tmp_path: Path, fil
         found = load({}, tmp_path / "env").findings()
         wrong = [one.message for one in found if one.code == "notify-settings" and one.subject == name]
         assert all(message.endswith("channels that are enabled; pagerduty is not") for message in wrong)
-    assert all("not built yet" in problem.accepted for problem in of_it)
-    assert asks_for_what_is_not_built(KNOWN[name]) or not of_it
+    assert not of_it
 
 
 def row(each: Variable) -> str:
     """The variable's row in docs/settings.md."""
     names = f"`{each.name}`" + (", else " + ", ".join(f"`{name}`" for name in each.also) if each.also else "")
     default = each.default_note or (f"`{each.default}`" if each.default else "none")
-    unbuilt = "*Not built yet.* " if asks_for_what_is_not_built(each) else ""
-    return f"| {names} | {default} | {each.accepted}{'; secret' if each.secret else ''} | {unbuilt}{each.about} |"
+    return f"| {names} | {default} | {each.accepted}{'; secret' if each.secret else ''} | {each.about} |"
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 from chrono_backups.errors import Problem, SettingsError
 from chrono_backups.identifiers import BACKUP_TYPES
 from chrono_backups.pipeline.settings import KEY_TEXT, CompressionSettings, EncryptionSettings
-from chrono_backups.settings import NOT_BUILT_YET, Settings, load
+from chrono_backups.settings import Settings, load
 from chrono_backups.storage.settings import LocalSettings
 from chrono_backups.variables import variables
 
@@ -137,24 +137,7 @@ def test_every_problem_is_told_at_once_and_in_one_message() -> None:
     assert all(str(problem) in str(caught.value) for problem in told)
 
 
-# Each row: what asks for a feature that is not built, and the variable named for it.
-ASKS = [
-    ("BACKUP_DRILL_CHECKS", "select 1"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "value"), ASKS)
-def test_what_is_not_built_yet_is_never_silent(name: str, value: str) -> None:
-    (told,) = [problem for problem in problems({name: value}) if "not built yet" in problem.accepted]
-    assert told.variable == name
-
-
-def test_every_row_of_not_built_yet_is_reached() -> None:
-    for feature, trigger, _ in NOT_BUILT_YET:
-        assert any(trigger({name: value}) == name for name, value in ASKS), feature
-
-
-def test_variables_of_unbuilt_features_that_ask_for_nothing_are_silent() -> None:
+def test_variables_of_features_that_are_off_ask_for_nothing() -> None:
     settings = load(
         {
             "BACKUP_AWS_ENABLED": "false", "BACKUP_AWS_BUCKET_NAME": "bucket", "BACKUP_AWS_LOCK_DAYS": "0",
@@ -249,7 +232,6 @@ def test_the_applications_own_names_are_taken_and_overridden(monkeypatch: pytest
         "SECRET_KEY": "x",
         "DEBUG": "not-a-bool",
     }
-    monkeypatch.setattr("chrono_backups.settings.NOT_BUILT_YET", ())
     settings = load(application)
     assert settings.sources == ("postgres", "redis", "meilisearch", "configuration")
     assert settings.postgres.model_dump(include={"host", "port", "user", "db"}) == {
@@ -310,21 +292,27 @@ class TestEnvFile:
         ]
 
 
+def test_drill_checks_are_read_with_the_settings_and_a_file_of_them_when_it_is_needed() -> None:
+    (told,) = problems({"BACKUP_DRILL_CHECKS": "a: sql 'x' == 1\nb: sql 'y' == secret"})
+    assert "line 2 of the drill checks: what is asked" in told.accepted
+    assert "secret" not in f"{told}"
+    assert load({"BACKUP_DRILL_CHECKS": "/not/there"}).drill_checks == "/not/there"
+
+
 def test_no_secret_in_any_text() -> None:
     secret = [each for each in variables(Settings) if each.secret]
     assert len(secret) >= 19
     texts = {name: f"https://canary.example/{name}" for each in secret for name in (each.name, *each.also)}
-    with pytest.raises(SettingsError) as caught:  # the key is none, and much is not built yet
+    with pytest.raises(SettingsError) as caught:  # the key is none
         load(texts)
     error = caught.value
     assert "canary" not in f"{error!r} {error} {error.hint} {error.problems} {error.__context__} {error.__cause__}"
 
     texts = {each.name: f"https://canary.example/{each.name}" for each in secret} | {"BACKUP_ENCRYPTION_KEY": KEY}
     texts["BACKUP_AWS_ACCESS_KEY_ID"] = "AKIA"
+    texts["BACKUP_DRILL_CHECKS"] = "a: sql 'select canary' == 1"
     del texts["BACKUP_ENCRYPTION_KEY_COMMAND"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chrono_backups.settings.NOT_BUILT_YET", ())
-        settings = load(texts)
+    settings = load(texts)
     described = settings.describe()
     shown = f"{settings!r} {settings} {json.dumps(described)} {settings.findings()}"
     assert "canary" not in shown

@@ -13,6 +13,7 @@ from chrono_backups.cli.terminal.progress import finding_line
 from chrono_backups.cli.terminal.tables import facts, table
 from chrono_backups.events import Finding
 from chrono_backups.identifiers import SOURCE_NAMES
+from chrono_backups.recovery.checks.reading import read_checks
 from chrono_backups.recovery.drill import drill
 from chrono_backups.recovery.drill_report import DrillOptions, DrillReport
 from chrono_backups.recovery.postgres.target import parse_target
@@ -69,6 +70,8 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
         target=parse_target(arguments.target_time),
         structure=not arguments.no_amcheck,
         sources=tuple(dict.fromkeys(arguments.source)),
+        checks=read_checks(context.settings.drill_checks),
+        database=context.settings.postgres.db or "postgres",
     )
     context.when_cancelled = "what was restored is removed, and no evidence is kept"
     undertaken = context.undertake("drill", "drill-failed")
@@ -87,7 +90,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
         context.output.report(report.to_json(), lines)
         return DONE
     context.output.show(report.to_json(), lines)
-    damaged = any(finding.code in _DAMAGE for one in report.sources for finding in one.findings)
+    damaged = any(finding.code in _DAMAGE for finding in report.errors)
     return DAMAGED if damaged else FAILED
 
 
@@ -109,18 +112,22 @@ def _lines(report: DrillReport) -> list[str]:
         for one in report.sources
         for proof in one.proofs
     ]
+    rows += [
+        ("checks", one.name, "good" if one.good else "BAD", quantities.duration(one.seconds), f"{one.left} {one.right}")
+        for one in report.checks
+    ]
     seconds = (report.finished_at - report.started_at).total_seconds()
     reached = next((one.reached for one in report.sources if one.reached), None)
     verdict = "proven" if report.proven else "good, as far as it was drilled" if report.good else "NOT PROVEN"
-    bad = [finding for one in report.sources for finding in one.findings if finding.severity == "error"]
-    bad += [finding for one in report.sources for proof in one.proofs for finding in proof.findings]
     return [
         *(table(("SOURCE", "PROOF", "RESULT", "TOOK", "WHAT"), rows, right=("TOOK",)) if rows else []),
-        *(safe_message(finding_line(finding)) for finding in bad),
+        *(safe_message(finding_line(finding)) for finding in report.errors),
         *facts(
             [
                 ("drill of", report.backup_id),
                 ("verdict", f"{verdict}, in {quantities.duration(seconds)}"),
+                ("recovery", f"{quantities.duration(report.recovery_seconds)} until all of it stood"),
+                ("together", report.point.note if report.point is not None else ""),
                 ("reached", f"{reached['lsn']}, timeline {reached['timeline']}" if reached else ""),
                 ("evidence", report.evidence or "could not be stored"),
             ]

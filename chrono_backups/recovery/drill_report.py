@@ -10,6 +10,9 @@ from typing import Any
 
 from chrono_backups.clock import to_text
 from chrono_backups.events import Finding
+from chrono_backups.recovery.checks.judge import CheckResult
+from chrono_backups.recovery.checks.syntax import Check
+from chrono_backups.recovery.point import RecoveryPoint
 from chrono_backups.recovery.postgres.proof import Proof
 from chrono_backups.recovery.postgres.target import TO_THE_END, Target
 
@@ -28,6 +31,10 @@ class DrillOptions:
     """Have ``pg_amcheck`` read every table and index."""
     sources: Sequence[str] = ()
     """Only these; a drill of a part proves nothing of the backup."""
+    checks: Sequence[Check] = ()
+    """The operator's own: with any, all sources stand at once, so that they can be asked together."""
+    database: str = "postgres"
+    """That SQL is asked in, where a check names none."""
 
 
 @dataclass
@@ -36,6 +43,8 @@ class SourceDrill:
 
     source: str
     seconds: float = 0.0
+    ready_seconds: float = 0.0
+    """Of ``seconds``: until it was restored, and answered where it is a server. The rest is finding out."""
     files: int = 0
     bytes: int = 0
     reached: dict[str, Any] | None = None
@@ -52,6 +61,7 @@ class SourceDrill:
             "source": self.source,
             "good": self.good,
             "seconds": round(self.seconds, 3),
+            "ready_seconds": round(self.ready_seconds, 3),
             "files": self.files,
             "bytes": self.bytes,
             "reached": self.reached,
@@ -75,11 +85,27 @@ class DrillReport:
     """Name of the evidence in the repository; None where it could not be stored."""
     findings: list[Finding] = field(default_factory=list)
     """Of the drill as a whole."""
+    point: RecoveryPoint | None = None
+    """What was restored together."""
+    checks: list[CheckResult] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
-        """Nothing that was drilled differs from what was captured."""
-        return bool(self.sources) and all(one.good for one in self.sources)
+        """Nothing that was drilled differs from what was captured, and all checks hold."""
+        return bool(self.sources) and all(one.good for one in self.sources) and all(one.good for one in self.checks)
+
+    @property
+    def recovery_seconds(self) -> float:
+        """Time to recovery: until all of it was restored and answered, one source after another."""
+        return sum(one.ready_seconds for one in self.sources)
+
+    @property
+    def errors(self) -> list[Finding]:
+        """All that is wrong."""
+        found = [finding for one in self.sources for finding in one.findings]
+        found += [finding for one in self.sources for proof in one.proofs for finding in proof.findings]
+        found += [result.finding for result in self.checks if result.finding is not None]
+        return [one for one in found if one.severity == "error"]
 
     @property
     def proven(self) -> bool:
@@ -92,10 +118,13 @@ class DrillReport:
             "started_at": to_text(self.started_at),
             "finished_at": to_text(self.finished_at),
             "seconds": round((self.finished_at - self.started_at).total_seconds(), 3),
+            "recovery_seconds": round(self.recovery_seconds, 3),
             "target": self.target,
+            "point": self.point.to_json() if self.point is not None else None,
             "good": self.good,
             "proven": self.proven,
             "sources": [one.to_json() for one in self.sources],
+            "checks": [one.to_json() for one in self.checks],
             "findings": [finding.to_json() for finding in self.findings],
             "evidence": self.evidence,
         }

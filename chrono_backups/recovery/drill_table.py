@@ -13,12 +13,23 @@ from pathlib import Path
 
 from chrono_backups.errors import Damaged
 from chrono_backups.events import Listener
+from chrono_backups.recovery.checks.asking import ask_files, ask_sql
+from chrono_backups.recovery.checks.judge import Ask
+from chrono_backups.recovery.checks.syntax import Asked
 from chrono_backups.recovery.drill_report import DrillOptions, SourceDrill
 from chrono_backups.recovery.drill_tree import drill_tree
 from chrono_backups.recovery.postgres.drill import drill_cluster, plan_drill
 from chrono_backups.recovery.postgres.restore import holds_cluster
+from chrono_backups.recovery.postgres.server import Server
 from chrono_backups.repository.records import Manifest, SnapshotSummary
 from chrono_backups.repository.repository import Repository
+
+Standing = Callable[[Asked, Ask], None]
+"""A restored store stands, and can be asked: what is done with it before it is ended."""
+
+
+def stands_alone(_asked: Asked, _ask: Ask) -> None:
+    """Nothing is done with it."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,8 @@ class Drilling:
     directory: Path
     """Throwaway; it does not exist yet, and is removed afterwards whatever comes."""
     options: DrillOptions
+    standing: Standing = stands_alone
+    """Called once everything of the source was found, while its server runs and its files are there."""
 
 
 Run = Callable[[Drilling, SourceDrill, Listener], None]
@@ -53,14 +66,21 @@ class Drill:
 
 
 def _run_tree(drilling: Drilling, done: SourceDrill, listener: Listener) -> None:
-    one = drilling
+    one, source = drilling, drilling.summary.source
     drill_tree(one.repository, one.manifest, one.summary, one.directory, done, listener)
+    if source == "files":
+        drilling.standing(source, ask_files(drilling.directory / source))
 
 
 def _run_postgres(drilling: Drilling, done: SourceDrill, listener: Listener) -> None:
     if not holds_cluster(drilling.manifest):
         return _run_tree(drilling, done, listener)
-    return drill_cluster(drilling.repository, drilling.manifest, drilling.directory, drilling.options, done, listener)
+
+    def standing(server: Server) -> None:
+        drilling.standing("sql", ask_sql(server, drilling.options.database))
+
+    one = drilling
+    return drill_cluster(one.repository, one.manifest, one.directory, one.options, done, listener, standing)
 
 
 def _check_postgres(drilling: Drilling) -> None:

@@ -28,7 +28,7 @@ def drill_tree(
     """Restore a tree and, unless it is PostgreSQL's dumps, read it back."""
     plan = plan_restore(repository, manifest.backup_id, target, sources=[summary.source])
     report = restore(repository, plan, listener=listener)
-    done.files, done.bytes = report.files, report.bytes
+    done.files, done.bytes, done.ready_seconds = report.files, report.bytes, report.seconds
     done.findings += report.findings
     if summary.source not in _READ_BACK:
         return

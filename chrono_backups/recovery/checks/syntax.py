@@ -11,7 +11,8 @@
     CONSTANT  a number, or a text in quotes
 
 Quotes are ``"`` or ``'``; within them ``\\`` takes away the meaning of the next quote or ``\\``. A name is letters,
-digits and ``_ . -``, and is used once.
+digits and ``_ . -``, and is used once. What is wrong is named by line and column: a query may hold what nobody else
+is to read.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
-_END = ("end", "")
+_Token = tuple[str, str, int]
+"""Kind, text, and the column that it begins in."""
 
 
 def _wrong(line: int, problem: str) -> UsageError:
@@ -123,53 +125,59 @@ class _Line:
         self._number = number
         name, colon, rest = line.partition(":")
         self._name = name.strip()
+        self._column = len(name) + 2
         if not colon or _NAME.match(self._name) is None:
             raise _wrong(number, "it does not begin with a name and ':'")
         self._tokens = self._read(rest)
         self._next = next(self._tokens)
 
-    def _read(self, rest: str) -> Iterator[tuple[str, str]]:
+    def _read(self, rest: str) -> Iterator[_Token]:
         at = 0
         while rest[at:].strip():
             found = _TOKEN.match(rest, at)
             if found is None:
-                raise _wrong(self._number, f"{rest[at:].strip()[:20]!r} is not understood")
+                column = self._column + at + len(rest[at:]) - len(rest[at:].lstrip())
+                raise _wrong(self._number, f"what begins in column {column} is not understood")
             at = found.end()
             kind = found.lastgroup or ""
-            yield kind, found[kind]
+            yield kind, found[kind], self._column + found.start(kind)
         while True:
-            yield _END
+            yield "end", "", self._column + at
 
-    def _take(self) -> tuple[str, str]:
+    def _take(self) -> str:
         taken, self._next = self._next, next(self._tokens)
-        return taken
+        return taken[1]
+
+    def _is(self, kind: str, text: str) -> bool:
+        return self._next[:2] == (kind, text)
 
     def _fail(self, expected: str) -> UsageError:
-        found = f"before {self._next[1]!r}" if self._next != _END else "at its end"
-        return _wrong(self._number, f"{expected} is missing {found}")
+        kind, _, column = self._next
+        return _wrong(self._number, f"{expected} is missing {'at its end' if kind == 'end' else f'in column {column}'}")
 
     def check(self) -> Check:
         left = self._query()
-        kind, text = self._next
+        kind, text, _ = self._next
         if kind == "symbol":
             self._take()
             relation = next(one for one in _SYMBOLS if one == text)
             made = Check(self._name, left, relation, self._operand())
-        elif (kind, text) == ("word", "within"):
+        elif self._is("word", "within"):
             made = self._within(left)
         else:
             raise self._fail(f"a relation ({', '.join(_SYMBOLS)}, within N of)")
-        if self._next != _END:
-            raise _wrong(self._number, f"there is more behind it: {self._next[1]!r}")
+        kind, _, column = self._next
+        if kind != "end":
+            raise _wrong(self._number, f"there is more behind it, from column {column} on")
         return made
 
     def _within(self, left: Query) -> Check:
         self._take()
-        kind, number = self._next
+        kind, number, _ = self._next
         if kind != "number" or number.startswith("-"):
             raise self._fail("how far they may be apart")
         self._take()
-        if self._next != ("word", "of"):
+        if not self._is("word", "of"):
             raise self._fail("'of'")
         self._take()
         percent = number.endswith("%")
@@ -179,7 +187,7 @@ class _Line:
         return Check(self._name, left, "within", right, Decimal(number.rstrip("%")), percent)
 
     def _operand(self) -> Operand:
-        kind, text = self._next
+        kind, text, _ = self._next
         if kind == "number" and not text.endswith("%"):
             self._take()
             return Constant(Decimal(text))
@@ -189,13 +197,12 @@ class _Line:
         return self._query()
 
     def _query(self) -> Query:
-        kind, word = self._next
-        store = next((one for one in STORES if (kind, word) == ("word", one)), None)
+        store = next((one for one in STORES if self._is("word", one)), None)
         if store is None:
             raise self._fail(f"what is asked ({', '.join(STORES)})")
         self._take()
-        within = self._take()[1].strip("() \t") if self._next[0] == "in" else ""
-        kind, text = self._next
+        within = self._take().strip("() \t") if self._next[0] == "in" else ""
+        kind, text, _ = self._next
         if kind != "text":
             raise self._fail(f"a text in quotes behind {store}")
         self._take()
@@ -217,7 +224,7 @@ def _problem(query: Query) -> str:
 
 def _problem_of_redis(query: Query) -> str:
     if query.within and not query.within.isdigit():
-        return f"{query.within!r} is no number of a Redis database"
+        return "a Redis database is a number"
     return "" if words(query) else "its quotes within the command are not closed"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from chrono_backups.events import Listener
@@ -52,12 +52,17 @@ def drill_cluster(
     options: DrillOptions,
     done: SourceDrill,
     listener: Listener,
+    standing: Callable[[Server], None],
 ) -> None:
     """Drill the cluster of a backup below ``directory``; what is found goes into ``done``.
+
+    ``standing`` is called with the server at its target, once it was found right.
 
     Asked for a target behind the end of the base backup, the server stops at both: what was recorded at capture
     holds at the first only. Raises ``RestoreError`` where the server ends by itself, ``Damaged``.
     """
+    clock = repository.clock
+    began = clock.monotonic()
     plan = plan_drill(repository, manifest, directory, options)
     restoring = plan_restore(repository, manifest.backup_id, directory, sources=[SOURCE])
     report = restore(repository, restoring, listener=listener, arrangements={SOURCE: plan.arrangement()})
@@ -69,10 +74,13 @@ def drill_cluster(
         settings = {**THROWN_AWAY, **_TO_THE_END}
         server, _ = run_to_target(plan, supply, clock=clock, settings=settings, listener=listener)
         _ask(server, plan, done, listener, as_captured=True)
+    began = clock.monotonic()
     settings = {**THROWN_AWAY, "recovery_target_action": "promote"}
     server, reached = run_to_target(plan, supply, clock=clock, settings=settings, listener=listener)
     done.reached = reached.to_json()
-    _ask(server, plan, done, listener, as_captured=options.target.kind == "end", structure=options.structure)
+    done.ready_seconds += clock.monotonic() - began
+    as_captured = options.target.kind == "end"
+    _ask(server, plan, done, listener, as_captured=as_captured, structure=options.structure, standing=standing)
     pages = check_pages(server.programs, plan.data, server.user, plan.facts)
     done.proofs.append(proved("pg_checksums", pages, listener))
 
@@ -85,6 +93,7 @@ def _ask(
     *,
     as_captured: bool,
     structure: bool = False,
+    standing: Callable[[Server], None] | None = None,
 ) -> None:
     """Ask the server, then shut it down, whatever comes."""
     try:
@@ -94,6 +103,8 @@ def _ask(
         done.proofs.append(proved("visibility maps", check_counts(server), listener))
         if structure:
             done.proofs.append(proved("pg_amcheck", check_structure(server), listener))
+        if standing is not None:
+            standing(server)
     except BaseException:
         server.stop(fast=False)
         raise

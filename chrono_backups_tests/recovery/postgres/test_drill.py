@@ -138,7 +138,7 @@ def test_rows_that_are_not_the_captured_ones_are_seen(
             patched.setattr(of_clusters, "_ask", ask_after)
             run(*words)
 
-    monkeypatch.setattr("chrono_backups.recovery.drill.drill_cluster", tampered)
+    monkeypatch.setattr("chrono_backups.recovery.drill_table.drill_cluster", tampered)
     report = drill(repository, taken.incremental, options(home, sources=["postgres"]))
     assert codes(report) == {"postgres-sample-differs"}
 
@@ -161,7 +161,7 @@ def test_a_file_that_came_out_otherwise_is_seen(
         (root / "deep" / "er" / "x").unlink()
         return report
 
-    monkeypatch.setattr("chrono_backups.recovery.drill.restore", spoilt)
+    monkeypatch.setattr("chrono_backups.recovery.drill_tree.restore", spoilt)
     report = drill(repository, taken.full, options(home, sources=["files"]))
     (proof,) = report.sources[0].proofs
     named = {finding.subject.rsplit(site, 1)[1] for finding in proof.findings}
