@@ -17,6 +17,7 @@ import pytest
 from chrono_backups.errors import InsufficientSpace, RestoreError, UsageError
 from chrono_backups.maintenance.forget import plan_forget
 from chrono_backups.maintenance.settings import RetentionPolicy
+from chrono_backups.recovery.checks.syntax import parse_checks
 from chrono_backups.recovery.drill import drill
 from chrono_backups.recovery.drill_report import DrillOptions, DrillReport
 from chrono_backups.recovery.postgres.drill import drill_cluster
@@ -90,6 +91,39 @@ def test_a_good_backup_is_proven_and_kept_for_it(taken: Taken, repository: Repos
     plan = plan_forget(repository, RetentionPolicy(retention_days=0, min_backups_to_keep=1), repository.clock.now())
     reasons = {one.backup_id: one.reasons for one in plan.verdicts}
     assert any("proven by a drill" in reason for reason in reasons[taken.incremental.backup_id])
+
+
+def test_the_operators_checks_are_asked_of_all_that_stand_together(
+    taken: Taken, repository: Repository, home: Path
+) -> None:
+    site = taken.protected.site
+    checks = parse_checks(
+        f"""
+        accounts: sql "select count(*) from pgbench_accounts" == {taken.accounts}
+        files: files "{site}/small/*" == sql "select 30"
+        large: files "{site}/large" within 1 of sql(template1) "select count(*) from pg_database where false"
+        few: sql "select count(*) from pgbench_accounts" < files "/**"
+        rows: sql "select 1 union all select 2" == 1
+        nothing: sql "select * from not_there" == 1
+        redis: redis "DBSIZE" == 1
+        """
+    )
+    report = drill(repository, taken.incremental, options(home, checks=checks))
+    assert codes(report) == set(), "what was restored is right; the checks have a verdict of their own"
+    results = {one.name: one for one in report.checks}
+    assert [name for name, one in results.items() if one.good] == ["accounts", "files", "large"]
+    assert results["few"].problem.startswith(f"{taken.accounts} is not < ")
+    assert "more than one rows of 1 columns" in results["rows"].problem
+    assert "does not exist" in results["nothing"].problem
+    assert "redis could not be asked" in results["redis"].problem
+    assert not report.good and not report.proven
+    assert {one.code for one in report.errors} == {"drill-check"}
+    kept = evidence(repository, taken.incremental.backup_id)[0]
+    assert [one["good"] for one in kept.details["checks"]] == [True, True, True, False, False, False, False]
+    assert 0 < kept.details["recovery_seconds"] < kept.details["seconds"]
+    assert [one.source for one in report.sources] == ["postgres", "files"], "in the order of the backup"
+    assert all(one.ready_seconds <= one.seconds for one in report.sources), "none is charged for the others"
+    assert list(home.iterdir()) == []
 
 
 def test_a_part_proves_nothing_of_the_backup(taken: Taken, repository: Repository, home: Path) -> None:
