@@ -18,6 +18,7 @@ from chrono_backups.recovery.checks.judge import Ask
 from chrono_backups.recovery.checks.syntax import Asked
 from chrono_backups.recovery.drill_report import DrillOptions, SourceDrill
 from chrono_backups.recovery.drill_tree import drill_tree
+from chrono_backups.recovery.meilisearch.drill import check_drill, drill_meilisearch
 from chrono_backups.recovery.postgres.drill import drill_cluster, plan_drill
 from chrono_backups.recovery.postgres.restore import holds_cluster
 from chrono_backups.recovery.postgres.server import Server
@@ -89,8 +90,18 @@ def _check_postgres(drilling: Drilling) -> None:
             plan_drill(drilling.repository, drilling.manifest, drilling.directory, drilling.options)
 
 
+def _run_meilisearch(drilling: Drilling, done: SourceDrill, listener: Listener) -> None:
+    one = drilling
+    drill_meilisearch(one.repository, one.manifest, one.directory, one.options, done, listener)
+
+
+def _check_meilisearch(drilling: Drilling) -> None:
+    check_drill(drilling.options)
+
+
 DRILLS: Mapping[str, Drill] = {
     "postgres": Drill(_run_postgres, _check_postgres),
+    "meilisearch": Drill(_run_meilisearch, _check_meilisearch),
     "files": Drill(_run_tree),
     "configuration": Drill(_run_tree),
 }

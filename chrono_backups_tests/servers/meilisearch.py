@@ -10,8 +10,8 @@
 It is held to what ``meilisearch_contract.py`` says. Requests are faulted by ``fault_proxy.py`` in front of it.
 
 ``python -m chrono_backups_tests.servers.meilisearch --port 7700`` is the server as a program: it prints its address and
-ends with its standard input or by a signal. ``--generate movies:1000000`` fills an index before it answers, and takes
-``MEILI_MASTER_KEY`` as a real one does.
+ends with its standard input or by a signal. ``--generate movies:1000000`` fills an index before it answers. It takes a
+real one's ``MEILI_MASTER_KEY`` and, as in drills (``program``), its options.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -33,7 +35,7 @@ from chrono_backups_tests.servers.meilisearch_engine import Engine, Index, TaskF
 from chrono_backups_tests.servers.meilisearch_generated import document, documents
 from chrono_backups_tests.servers.meilisearch_routes import Request, answer
 
-__all__ = ["MeilisearchServer", "TaskFault"]
+__all__ = ["MeilisearchServer", "TaskFault", "program"]
 
 
 class MeilisearchServer:
@@ -148,6 +150,16 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _handle
 
 
+def program(folder: Path, *words: str) -> Path:
+    """A program in that folder that takes a real server's place, for ``BACKUP_MEILISEARCH_BIN``."""
+    place = folder / "meilisearch"
+    command = shlex.join([sys.executable, "-m", "chrono_backups_tests.servers.meilisearch", *words])
+    root = Path(__file__).resolve().parents[2]
+    place.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(root))} exec {command} "$@"\n', encoding="utf-8")
+    place.chmod(0o700)
+    return place
+
+
 def main() -> None:
     """The server as a program."""
     parser = argparse.ArgumentParser(prog="python -m chrono_backups_tests.servers.meilisearch")
@@ -155,8 +167,15 @@ def main() -> None:
     parser.add_argument("--master-key", default=os.environ.get("MEILI_MASTER_KEY"))
     parser.add_argument("--version", default=VERSION)
     parser.add_argument("--generate", default="", metavar="INDEX:COUNT")
+    parser.add_argument("--spoil", type=json.loads, metavar="KEY", help="have the document of that key come out wrong")
+    parser.add_argument("--http-addr", default="", metavar="HOST:PORT", help="as a real one takes it, without input")
+    for ignored in ("--db-path", "--dump-dir", "--snapshot-dir", "--env"):
+        parser.add_argument(ignored, help="as a real one takes it; everything is kept in memory")
+    parser.add_argument("--no-analytics", action="store_true", help="as a real one takes it")
     arguments = parser.parse_args()
-    with MeilisearchServer(master_key=arguments.master_key, version=arguments.version, port=arguments.port) as server:
+    port = int(arguments.http_addr.rpartition(":")[2] or arguments.port)
+    with MeilisearchServer(master_key=arguments.master_key, version=arguments.version, port=port) as server:
+        server.engine.spoilt = arguments.spoil
         uid, _, count = arguments.generate.partition(":")
         if uid:
             generate(server, uid, int(count))
@@ -164,7 +183,8 @@ def main() -> None:
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        threading.Thread(target=_until_input_ends, args=(server, uid, stop), daemon=True).start()
+        if not arguments.http_addr:
+            threading.Thread(target=_until_input_ends, args=(server, uid, stop), daemon=True).start()
         stop.wait()
 
 

@@ -11,7 +11,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -101,6 +101,10 @@ class Index:
         else:
             found = [place for place, row in enumerate(self.rows) if row is not None]
             places = iter(found[offset : offset + limit])
+        return self.at(places, vectors=vectors)
+
+    def at(self, places: Iterable[int], *, vectors: bool) -> list[bytes]:
+        """Documents by their internal ids."""
         if not vectors:
             return [self.rows[place] or b"" for place in places]
         if not self.vectors:
@@ -188,6 +192,8 @@ class Engine:
         self.tasks: list[Task] = []
         self.task_faults: list[TaskFault] = []
         self.task_seconds = 0.0
+        self.spoilt: Any = None
+        """Key of a document that is another one once it was added."""
         self.queue_limit: int | None = None
         """Tasks that may wait; beyond, the queue is full."""
         self.document_limit: int | None = None
@@ -345,6 +351,8 @@ class Engine:
                 index.primary_key = primary_key or next((one for one in document if one.lower().endswith("id")), None)
             if self.document_limit is not None and index.count() >= self.document_limit:
                 raise ApiError("database_size_limit_reached", "Maximum database size has been reached.")
+            if self.spoilt is not None and document.get(index.primary_key or "") == self.spoilt:
+                document["spoilt"] = True
             index.add(document)
             received += 1
         index.updated = now()

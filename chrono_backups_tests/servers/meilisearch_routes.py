@@ -211,14 +211,19 @@ def _fetch(request: Request, uid: str) -> bytes:
     offset, limit = given.get("offset", 0), given.get("limit", PAGE)
     request.engine.on_page(uid, offset)
     index = request.engine.index(uid)
-    if "ids" in given:
-        places = sorted(index.places[key] for key in given["ids"] if key in index.places)
-        rows = [row for place in places for row in index.page(place, 1, vectors=given.get("retrieveVectors", False))]
-        total = len(rows)
-    else:
-        rows = index.page(offset, limit, vectors=given.get("retrieveVectors", False))
-        total = index.count()
-    return b'{"results":[%b],"offset":%d,"limit":%d,"total":%d}' % (b",".join(rows), offset, limit, total)
+    rows = index.page(offset, limit, vectors=given.get("retrieveVectors", False))
+    return b'{"results":[%b],"offset":%d,"limit":%d,"total":%d}' % (b",".join(rows), offset, limit, index.count())
+
+
+@_route("GET", "/indexes/{uid}/documents/{document}", "documents.get")
+def _document(request: Request, uid: str, document: str) -> bytes:
+    index = request.engine.index(uid)
+    place = index.places.get(document)
+    if place is None and document.isdigit():
+        place = index.places.get(int(document))
+    if place is None:
+        raise ApiError("document_not_found", f"Document `{document}` not found.")
+    return index.at([place], vectors=request.query.get("retrieveVectors") == "true")[0]
 
 
 @_route("POST", "/indexes/{uid}/documents", "documents.add")

@@ -114,6 +114,8 @@ class MeilisearchPlan:
     )
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Settings that take the place of the backup's, by index."""
+    offline: bool = False
+    """Nothing is set that makes the server call others: no network, no webhooks."""
 
     @property
     def replaced(self) -> list[str]:
@@ -185,7 +187,7 @@ class MeilisearchPlan:
             raise
         builder.take_away()
         if self.whole:
-            bring_back(server, self.content, find)
+            bring_back(server, self.content, find, offline=self.offline)
 
 
 def _named(names: Sequence[str]) -> str:

@@ -61,10 +61,10 @@ def set_features(server: Meilisearch, wanted: Mapping[str, bool], find: Find) ->
     return dict.fromkeys(changed, False)
 
 
-def bring_back(server: Meilisearch, content: BackedUp, find: Find) -> int:
-    """All but the features; how many keys were made."""
+def bring_back(server: Meilisearch, content: BackedUp, find: Find, *, offline: bool = False) -> int:
+    """All but the features; how many keys were made. ``offline``: nothing that makes the server call others."""
     made = _keys(server, content.json("keys.json") or [], find)
-    network = content.json("network.json")
+    network = content.json("network.json") if not offline else None
     if network is not None and (network.get("self") or network.get("remotes")):
         kept = {name: network[name] for name in ("self", "remotes") if network.get(name)}
         _try(lambda: server.send("PATCH", "/network", kept), "network", find)
@@ -76,7 +76,7 @@ def bring_back(server: Meilisearch, content: BackedUp, find: Find) -> int:
             find(_finding("chat-without-key", "warning", name, "the chat is restored without its API key", hint))
         path = f"/chats/{quote(name, safe='')}/settings"
         _try(lambda path=path, known=known: server.send("PATCH", path, known), f"chat {name}", find)  # type: ignore[misc]
-    _webhooks(server, content.json("webhooks.json") or [], find)
+    _webhooks(server, content.json("webhooks.json") or [] if not offline else [], find)
     return made
 
 
