@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from chrono_backups.assembly import Application
 from chrono_backups.backup.due import last_due
 from chrono_backups.clock import Clock
-from chrono_backups.errors import Damaged, ObjectMissing, SourceError
+from chrono_backups.errors import ChronoBackupsError, Damaged, ObjectMissing, SourceError
 from chrono_backups.events import Finding, silent
 from chrono_backups.identifiers import (
     BACKUP_TYPES,
@@ -24,12 +26,17 @@ from chrono_backups.identifiers import (
     parse_backup_id,
 )
 from chrono_backups.monitoring import health
+from chrono_backups.monitoring.audit.log import AuditLog
+from chrono_backups.monitoring.audit.runs import Run, runs
 from chrono_backups.monitoring.bounded import Bounded
+from chrono_backups.monitoring.figures import WINDOW, Figures, figures
 from chrono_backups.monitoring.health import HealthReport, Subjects
 from chrono_backups.monitoring.stored import Room, Stored, look
 from chrono_backups.monitoring.wal import WalState
 from chrono_backups.notifications.alerts import Alerts
 from chrono_backups.notifications.building import build_alerts, check_notifications
+from chrono_backups.repository.evidence import Evidence, evidence
+from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.recovery_points import Archived, Base, bases
 from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.wal_archive import WalArchive
@@ -178,3 +185,37 @@ def _newest_base(repository: Repository) -> Base | None:
                 if found:
                     return found[0]
     return None
+
+
+def measure(settings: Settings, clock: Clock, warn: Callable[[str], None]) -> Figures:
+    """All figures, from whichever storage answers. ``warn`` hears of what could not be read."""
+    report = check_health(settings, clock)
+    now = clock.now()
+    backups: list[Manifest] = []
+    drills: list[Evidence] = []
+    if report.best is not None:
+        try:
+            name = cast("StorageName", report.best.storage)
+            with Application(settings, clock=clock, attempts=2).open_repository(name) as repository:
+                backups, _ = repository.readable_backups()
+                drills = evidence(repository)
+        except ChronoBackupsError as error:
+            warn(error.message)
+    return figures(now, report, backups, drills, _runs(settings, clock, now, warn))
+
+
+def _runs(settings: Settings, clock: Clock, now: datetime, warn: Callable[[str], None]) -> list[Run] | None:
+    """The runs that the audit log tells of; None where none is kept."""
+    log = AuditLog.of(settings.audit, clock)
+    if log is None:
+        return None
+    try:
+        return runs(log.files(), now - WINDOW, now, _may_be_alive)
+    except OSError as error:
+        warn(f"the audit log can't be read: {error}")
+        return None
+
+
+def _may_be_alive(host: str, pid: int) -> bool:
+    """Of another machine's process nothing is known."""
+    return host != socket.gethostname() or Path(f"/proc/{pid}").exists()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings the servers that the tests start themselves: Azurite from npm into .cache/azurite, and Debian's OpenSSH,
-# PostgreSQL 15 and Redis servers. Installs what is missing, says what it does, and is done at once when all is there.
-# None of them is left running, and none is started by the machine later.
+# PostgreSQL 15 and Redis servers, and Prometheus's promtool. Installs what is missing, says what it does, and is done at
+# once when all is there. None of them is left running, and none is started by the machine later.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,6 +31,7 @@ packages=()
 [ -x /usr/sbin/sshd ] || command -v sshd >/dev/null || packages+=(openssh-server)
 [ -x /usr/lib/postgresql/15/bin/postgres ] || packages+=(postgresql-15)
 command -v redis-server >/dev/null || packages+=(redis-server)
+command -v promtool >/dev/null || packages+=(prometheus)
 
 if [ "${#packages[@]}" -gt 0 ]; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then

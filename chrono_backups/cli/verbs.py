@@ -36,6 +36,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "watch": {
         "health": "check that everything is there that a restore will need",
+        "metrics": "success rate, durations, growth, recovery time; for Prometheus too",
         "audit": "show who did what, and prove the record of it",
         "notify": "try the channels of notifications, see what waits, send it",
     },

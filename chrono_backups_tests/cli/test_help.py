@@ -15,7 +15,7 @@ from chrono_backups_tests.cli.conftest import COMMAND, Site
 
 EVERY_VERB = [verb for group in verbs.GROUPS.values() for verb in group]
 FIXED_WORDS = """init backup list show ls diff get restore verify drill forget prune replicate key keygen validate
-notify storage wal-receive wal-push wal-fetch recovery-points health audit"""
+notify storage wal-receive wal-push wal-fetch recovery-points health metrics audit"""
 
 _LOADED_BY_HELP = """
 import sys
