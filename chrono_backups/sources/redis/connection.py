@@ -176,14 +176,17 @@ def _connection(
 
 
 def info(connection: RedisConnection, *sections: str) -> dict[str, str]:
-    """``INFO``, of the default sections or these."""
+    """``INFO``, of the default sections or these. ``modules`` has the names of all loaded ones."""
     found: dict[str, str] = {}
+    modules = []
     for section in sections or ("default",):
         for line in connection.ask("INFO", section).decode("utf-8", "replace").splitlines():
             name, colon, value = line.partition(":")
-            if colon and not line.startswith("#"):
+            if name == "module":
+                modules.append(value.removeprefix("name=").partition(",")[0])
+            elif colon and not line.startswith("#"):
                 found[name] = value
-    return found
+    return {**found, "modules": " ".join(modules)}
 
 
 @dataclass(frozen=True)

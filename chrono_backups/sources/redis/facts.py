@@ -45,6 +45,8 @@ class ServerFacts:
             "databases": {str(number): _database(count) for number, count in sorted(scanner.databases.items())},
             "keys": scanner.keys,
             "functions": scanner.functions,
+            "has_module_data": scanner.has_module_data,
+            "used_memory": int(aux.get("used-mem", 0)),
             "unknown": scanner.unknown,
             "sample": sample(scanner.sampler.kept),
         }
@@ -106,7 +108,7 @@ def together(servers: Sequence[ServerFacts], seen: Mapping[str, str], *, cluster
         "keys": sum(one["keys"] for one in each),
         "types": _types(each),
         "maxmemory_policy": seen.get("maxmemory_policy", ""),
-        "used_memory": int(seen.get("used_memory", 0)),
+        "modules": seen.get("modules", "").split(),
         "files": each,
         "boundary": {
             "first": to_text(min(one.first for one in servers)),

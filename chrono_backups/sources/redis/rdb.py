@@ -34,8 +34,8 @@ _HEADER_SIZE = 9
 _CRC_SIZE = 8
 _LARGE = 1 << 20
 """A key that is not complete with so many bytes is skipped piece by piece."""
-_BEFORE_A_KEY = frozenset({rdb.EXPIRE_MS, rdb.EXPIRE_S, rdb.IDLE, rdb.FREQ})
-_FIRST_OPCODE = rdb.SLOT_INFO
+BEFORE_A_KEY = frozenset({rdb.EXPIRE_MS, rdb.EXPIRE_S, rdb.IDLE, rdb.FREQ})
+FIRST_OPCODE = rdb.SLOT_INFO
 _STRING = rdb.STRING
 _FAST = frozenset({*rdb.ONE_STRING, rdb.LIST, rdb.SET, rdb.QUICKLIST, rdb.HASH, rdb.ZSET_2, rdb.QUICKLIST_2})
 
@@ -114,6 +114,8 @@ class RdbScanner:
         self.functions = 0
         """Libraries of functions."""
         self.keys = 0
+        self.has_module_data = False
+        """A server without the module can't load it."""
         self.unknown = ""
         """The first part that is not known here; nothing behind it was counted."""
         self.has_checksum = False
@@ -177,7 +179,7 @@ class RdbScanner:
             while not self._ended:
                 position = self._run(buffer, position)
                 kind = buffer[position]
-                if kind >= _FIRST_OPCODE and kind not in _BEFORE_A_KEY:
+                if kind >= FIRST_OPCODE and kind not in BEFORE_A_KEY:
                     position = self._part(buffer, position)
                 elif not self._begin_skipping(buffer, position):
                     break
@@ -211,10 +213,10 @@ class RdbScanner:
                 start = position
                 kind = buffer[position]
                 expiring = False
-                if kind >= _FIRST_OPCODE:
-                    if kind not in _BEFORE_A_KEY:
+                if kind >= FIRST_OPCODE:
+                    if kind not in BEFORE_A_KEY:
                         break
-                    kind, expiring, position = _before_key(buffer, position)
+                    kind, expiring, position = before_key(buffer, position)
                 length = buffer[position + 1]
                 if length < 0x40:
                     position += 2 + length
@@ -256,8 +258,8 @@ class RdbScanner:
         elif buffer[start] == rdb.EXPIRE_S:
             expires_ms = int.from_bytes(buffer[start + 1 : start + 5], "little") * 1000
         kind, position = buffer[start], start
-        if kind >= _FIRST_OPCODE:
-            kind, _, position = _before_key(buffer, start)
+        if kind >= FIRST_OPCODE:
+            kind, _, position = before_key(buffer, start)
         value, _ = skip_strings(buffer, position + 1, 1)
         return Sampled(ordinal, self._database, kind, buffer[position + 1 : value], buffer[value:end], expires_ms)
 
@@ -265,8 +267,8 @@ class RdbScanner:
         """Start to skip a key that is large or of a type that takes a while; False: it may yet be completed."""
         kind, expiring = buffer[position], False
         start = position
-        if kind >= _FIRST_OPCODE:
-            kind, expiring, position = _before_key(buffer, position)
+        if kind >= FIRST_OPCODE:
+            kind, expiring, position = before_key(buffer, position)
         if kind in _FAST and len(buffer) - start < _LARGE:
             return False
         self._skipper = Skipper(buffer, position + 1)
@@ -285,6 +287,7 @@ class RdbScanner:
             kind, expiring = self._skipped
             self._count.kinds[kind] += 1
             self._count.expires += expiring
+            self.has_module_data |= kind == rdb.MODULE_2
             if self.keys == self.sampler.next:
                 self.sampler.skip()
             self.keys += 1
@@ -312,15 +315,16 @@ class RdbScanner:
         elif opcode == rdb.MODULE_AUX:
             self._skipper = Skipper(buffer, position)
             self._steps, self._skipped = self._skipper.module(), None
+            self.has_module_data = True
         else:
             raise UnknownPart(f"opcode {opcode}")
         return position
 
 
-def _before_key(buffer: bytes, position: int) -> tuple[int, bool, int]:
+def before_key(buffer: bytes, position: int) -> tuple[int, bool, int]:
     """Past expiry and age: a key's type, whether it expires, and where the type stands. Raises ``IndexError``."""
     kind, expiring = buffer[position], False
-    while kind in _BEFORE_A_KEY:
+    while kind in BEFORE_A_KEY:
         if kind == rdb.EXPIRE_MS:
             expiring, position = True, position + 9
         elif kind == rdb.EXPIRE_S:

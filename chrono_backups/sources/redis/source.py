@@ -45,7 +45,7 @@ class RedisSource:
     def stream(self, _earlier: Earlier | None, asked: Effective, listener: Listener) -> Iterator[StreamedCapture]:
         """Begin a capture. Raises ``SourceError``."""
         with RedisConnection.open(self._settings, find_server(self._settings)) as connection:
-            seen = info(connection, "server", "replication", "cluster", "memory")
+            seen = info(connection, "server", "replication", "cluster", "memory", "modules")
             masters = shards(connection) if seen.get("cluster_enabled") == "1" else []
             told = told_by(connection, listener)
             address = connection.address
