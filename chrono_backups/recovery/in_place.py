@@ -75,12 +75,21 @@ class StoreReport:
 class StorePlan(Protocol):
     """A store's restore, computed and not yet carried out."""
 
-    source: SourceName
-    backup_id: str
-    findings: Sequence[Finding]
-    """What is to be known before it is carried out."""
-    when_cancelled: str
-    """The state that a cancelled ``execute`` leaves, in words."""
+    @property
+    def source(self) -> SourceName:
+        """Which store."""
+
+    @property
+    def backup_id(self) -> str:
+        """What is restored."""
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What is to be known before it is carried out."""
+
+    @property
+    def when_cancelled(self) -> str:
+        """The state that a cancelled ``execute`` leaves, in words."""
 
     def facts(self) -> Sequence[tuple[str, str]]:
         """What people are shown of the plan: a word, and what it is; an empty one is left out."""
@@ -107,7 +116,13 @@ def _meilisearch(repository: Repository, manifest: Manifest, stores: Stores, wan
     return plan_meilisearch(repository, manifest, stores, wanted)
 
 
-RESTORERS: Mapping[SourceName, Planner] = {"meilisearch": _meilisearch}
+def _redis(repository: Repository, manifest: Manifest, stores: Stores, wanted: Wanted) -> StorePlan:
+    from chrono_backups.recovery.redis.restore import plan_redis  # noqa: PLC0415 - as above
+
+    return plan_redis(repository, manifest, stores, wanted)
+
+
+RESTORERS: Mapping[SourceName, Planner] = {"redis": _redis, "meilisearch": _meilisearch}
 """The stores that can be restored in place."""
 
 

@@ -71,6 +71,7 @@ def ask_target(connection: RedisConnection, settings: RedisSettings, most_databa
     known: dict[str, str] = {}
     with suppress(Refused):  # managed servers hide them; the plan says what that means
         known = parameters(connection, *_PARAMETERS)
+        known["masterauth"] = "set" if known.get("masterauth") else ""  # the secret itself is kept nowhere
     return Target(
         address=str(connection.address),
         seen=seen,
