@@ -15,7 +15,7 @@ PORT ?= 3000
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers test soak lint format demo ui bench screenshots pins clean
+.PHONY: help setup servers test soak lint format demo ui bench bench-storages screenshots pins clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -60,6 +60,12 @@ ui: $(READY)  ## Serve the Dagster UI for the settings in .env (PORT=3000)
 
 bench: $(READY)  ## Measure against restic, borg and tar | zstd (ARGS="--scale 0.1 --rounds 1")
 	$(BIN)/python -m benchmarks files $(ARGS)
+
+bench-storages: $(READY) servers  ## Measure S3, SFTP and replication against rclone, boto3 and OpenSSH's sftp (ARGS="--rounds 1")
+	@scripts/bench_tools.sh
+	$(BIN)/python -m benchmarks.storages_s3 $(ARGS)
+	$(BIN)/python -m benchmarks.storages_sftp $(ARGS)
+	$(BIN)/python -m benchmarks.storages_replicate $(ARGS)
 
 screenshots: $(READY)  ## Make the pictures of the UI in docs/images (needs chromium and chromium-driver)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "selenium>=4.20,<5"

@@ -49,8 +49,8 @@ from chrono_backups.storage.fallback import FallbackStorage, Place
 from chrono_backups.storage.local import LocalStorage
 from chrono_backups.storage.metered import MeteredStorage
 from chrono_backups.storage.retrying import RetryingStorage
-from chrono_backups.storage.shared_bandwidth import shared_ledger
-from chrono_backups.storage.throttled import Bandwidth, ThrottledStorage
+from chrono_backups.storage.shared_limits import SharedLimits
+from chrono_backups.storage.throttled import ThrottledStorage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,16 +83,13 @@ class Application:
         self._most_attempts = attempts
         self.settings = settings
         self.clock = clock or SystemClock()
-        self._bandwidth = self._shared_bandwidth(settings.limits.bandwidth_limit_mbps)
-
-    def _shared_bandwidth(self, limit: float | None) -> Bandwidth | None:
-        """The limit, for all processes on this machine that work with these storages."""
-        if not limit:
-            return None
-        settings = self.settings
-        sections = (settings.local, settings.aws_s3, settings.gcs, settings.azure_blob, settings.sftp)
-        places = [str(sorted(section.model_dump(mode="json").items())) for section in sections]
-        return Bandwidth(limit, clock=self.clock, ledger=shared_ledger([str(limit), *places], self.clock))
+        self.limits = SharedLimits(
+            (settings.local, settings.aws_s3, settings.gcs, settings.azure_blob, settings.sftp),
+            megabits_per_second=settings.limits.bandwidth_limit_mbps,
+            operations=settings.limits.max_parallel_operations,
+            clock=self.clock,
+        )
+        """Kept to together with all processes of this installation."""
 
     # Storages and repositories.
 
@@ -121,7 +118,7 @@ class Application:
     def _once(self, name: StorageName, *, create: bool = False) -> Storage:
         """The storage as it answers when it is asked once: throttled, and not retried."""
         storage: Storage = self._driver(name, create=create)
-        return storage if self._bandwidth is None else ThrottledStorage(storage, self._bandwidth)
+        return storage if self.limits.bandwidth is None else ThrottledStorage(storage, self.limits.bandwidth)
 
     def _driver(self, name: StorageName, *, create: bool) -> Storage:
         # Each SDK takes long to import, so only that of a storage in use is.
@@ -384,7 +381,8 @@ class Application:
         """One source of a planned backup."""
         positions = self._positions(source.name) if source.name in MEET and "postgres" in plan.sources else None
         options = self.pipeline_options()
-        outcome = capture(repository, plan, source, options=options, listener=listener, positions=positions)
+        with self.limits.operation(source.name, listener):
+            outcome = capture(repository, plan, source, options=options, listener=listener, positions=positions)
         return outcome.masked(redactor(self.settings, os.environ))
 
     def _positions(self, near: SourceName) -> Positions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,11 +128,11 @@ def copy(context: Context, names: Sequence[StorageName], origin: StorageName | N
         for name in names:
             try:
                 # Never made here: a mirror that is not mounted must not be filled on the disk below it.
-                storage = context.application.storage(name)
-                try:
+                with (
+                    closing(context.application.storage(name)) as storage,
+                    context.application.limits.operation(name, listener),
+                ):
                     report = copy_objects(repository, storage, listener=listener)
-                finally:
-                    storage.close()
             except Cancelled:
                 raise
             except ChronoBackupsError as error:

@@ -110,9 +110,13 @@ def _replicate(
         held = backups_of(repository, day, application.settings.timezone)
         if not held:
             return {"backups": dg.MetadataValue.int(0), "note": dg.MetadataValue.text(f"{day} has no backups")}
-        with closing(application.storage(storage, create=True)) as destination:
+        listener = RunLog(context.log)
+        with (
+            closing(application.storage(storage, create=True)) as destination,
+            application.limits.operation(storage, listener),
+        ):
             names = [one.backup_id for one in held if one.status != "unreadable"]
-            report = replicate(repository, destination, backup_ids=names, listener=RunLog(context.log))
+            report = replicate(repository, destination, backup_ids=names, listener=listener)
     withheld = {*report.withheld, *(one.backup_id for one in held if one.status == "unreadable")}
     rows = [
         (one.backup_id, one.status, in_words(one.content), "**withheld**" if one.backup_id in withheld else "whole")

@@ -29,7 +29,7 @@ _ENTRY = struct.Struct("<16sd")
 _PATIENCE = 1.0
 _POLL = 0.001
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_PLACES = (Path("/dev/shm"), Path("/tmp"))  # noqa: S108 - the folder in it is checked to be this user's own
+PLACES = (Path("/dev/shm"), Path("/tmp"))  # noqa: S108 - the folder in it is checked to be this user's own
 
 
 class FileLedger:
@@ -88,13 +88,13 @@ class FileLedger:
 def shared_ledger(installation: Iterable[str], clock: Clock | None = None, place: Path | None = None) -> Ledger:
     """The ledger of the installation that these words tell from others; one of this process alone where it can't be."""
     name = hashlib.sha256("\0".join(installation).encode()).hexdigest()[:32]
-    for parent in _PLACES if place is None else (place,):
+    for parent in PLACES if place is None else (place,):
         with suppress(OSError):
-            return FileLedger(_own_folder(parent) / f"bandwidth-{name}", clock)
+            return FileLedger(own_folder(parent) / f"bandwidth-{name}", clock)
     return OwnLedger()
 
 
-def _own_folder(parent: Path) -> Path:
+def own_folder(parent: Path) -> Path:
     """A folder that nobody else can write to. Raises ``OSError``."""
     folder = parent / f"chrono-backups-{os.getuid()}"
     with suppress(FileExistsError):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from chrono_backups_tests.cli.conftest import OTHER_KEY, Site, restored, same_tree
+from chrono_backups.assembly import Application
+from chrono_backups.settings import load
+from chrono_backups_tests.cli.conftest import COMMAND, OTHER_KEY, Site, environment, restored, same_tree
 
 
 @pytest.fixture
@@ -125,6 +128,21 @@ class TestUsage:
         shutil.rmtree(two.root / "mirror")
         assert "local_mirror" in two.run("storage", "usage", code=4).err
         two.run("storage", "usage", "local_mirror", code=6)
+
+
+def test_no_more_operations_at_once_than_are_allowed_over_all_processes(two: Site) -> None:
+    two.settings["BACKUP_MAX_PARALLEL_OPERATIONS"] = "1"
+    words = [*COMMAND, "backup", "--type", "full"]
+    with Application(load(two.settings)).limits.operation("files"):
+        waiting = subprocess.Popen(
+            words, env=environment(two.settings), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        assert waiting.stderr is not None
+        told = next((line for line in waiting.stderr if "it waits" in line), "it ended without waiting")
+        assert "BACKUP_MAX_PARALLEL_OPERATIONS (1)" in told
+        assert waiting.poll() is None
+    waiting.communicate(timeout=60)
+    assert waiting.returncode == 0
 
 
 def test_locks_of_a_storage_that_has_none(two: Site) -> None:

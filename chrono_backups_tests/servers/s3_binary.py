@@ -1,4 +1,7 @@
-"""A real S3 server, where the program of one is found on the PATH: ``versitygw``, or ``minio``."""
+"""A real S3 server, where the program of one is found: ``versitygw`` or ``minio``, on the PATH or in ``.cache/bin``.
+
+``scripts/bench_tools.sh`` builds the first of them there.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,15 @@ from pathlib import Path
 from chrono_backups_tests.servers.moto_server import ACCESS_KEY, SECRET_KEY
 
 _HOST = "127.0.0.1"
+_BUILT = Path(__file__).resolve().parents[2] / ".cache" / "bin"
 _PATIENCE = 20.0
 
 
 def program() -> str | None:
     """Where such a program is."""
-    return shutil.which("versitygw") or shutil.which("minio")
+    built = str(_BUILT)
+    found = (shutil.which(name, path=path) for name in ("versitygw", "minio") for path in (None, built))
+    return next((one for one in found if one is not None), None)
 
 
 @contextmanager
