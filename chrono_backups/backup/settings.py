@@ -97,6 +97,11 @@ class SchedulesSettings(Section):
     verification: Cron = variable(
         "BACKUP_SCHEDULE_VERIFICATION", "0 6 * * 0", about="When stored backups are proven true."
     )
+    drill: Cron = variable(
+        "BACKUP_SCHEDULE_DRILL",
+        "0 7 1 * *",
+        about="When the newest backup is restored to a throwaway place, started and found true.",
+    )
 
     def cron(self, backup_type: BackupType) -> str | None:
         """The schedule of backups of that type, in ``Settings.timezone``; None where they have none."""

@@ -7,6 +7,7 @@
 | `bytes_verified` | yes | every byte that this backup stored can be read, decrypted and is what was written |
 | `size_plausible` | no | each source is about as large as in earlier backups of the type |
 | `no_findings` | no | every file could be read, and the boundaries lie as close together as they may |
+| `restores` | no | the newest restore drill of a backup of the type found it true; `drill` evaluates it, too |
 
 A blocking check that fails fails its run, and holds replication back until the asset passes again.
 """
@@ -27,6 +28,7 @@ from chrono_backups.orchestration.names import (
     BYTES_CHECK,
     COMPLETE_CHECK,
     FINDINGS_CHECK,
+    RESTORES_CHECK,
     SIZE_CHECK,
     STRUCTURE_CHECK,
     backup_asset_key,
@@ -35,6 +37,7 @@ from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import PRIMARY, BackupsResource
 from chrono_backups.orchestration.runs import POOL
 from chrono_backups.orchestration.steps import missing_in_words
+from chrono_backups.repository.evidence import newest_evidence
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 
@@ -63,7 +66,8 @@ class Judgement:
     description: str = ""
 
 
-Judge = Callable[[dg.AssetCheckExecutionContext, Repository, Subject], Judgement]
+Judge = Callable[[dg.AssetCheckExecutionContext, Repository, Subject], Judgement | None]
+"""None: there is nothing to judge by, and the check stays as it is."""
 
 
 def _complete(_context: dg.AssetCheckExecutionContext, _repository: Repository, subject: Subject) -> Judgement:
@@ -141,6 +145,23 @@ def _findings(_context: dg.AssetCheckExecutionContext, repository: Repository, s
     return Judgement(not worth, dg.AssetCheckSeverity.WARN, metadata, words)
 
 
+def _restores(context: dg.AssetCheckExecutionContext, repository: Repository, subject: Subject) -> Judgement | None:
+    """By the evidence; a backup that was made a moment ago has none yet, and none of its type may be drilled yet."""
+    found = newest_evidence(repository, subject.manifest.type)
+    if found is None:
+        words = f"No restore of a {subject.manifest.type} backup was drilled yet: launch `drill`."
+        return None if context.has_partition_key else Judgement(False, dg.AssetCheckSeverity.WARN, {}, words)
+    good = found.proven or bool(found.details.get("good"))
+    verdict = ("was proven" if found.proven else "was good as far as it was drilled") if good else "was NOT right"
+    words = f"The restore of {found.backup_id} {verdict} on {found.started_at:%Y-%m-%d %H:%M} UTC."
+    metadata: Metadata = {
+        "drilled_backup": dg.MetadataValue.text(found.backup_id),
+        "drilled_at": dg.MetadataValue.timestamp(found.started_at),
+        "recovery_seconds": dg.MetadataValue.float((found.finished_at - found.started_at).total_seconds()),
+    }
+    return Judgement(good, dg.AssetCheckSeverity.ERROR, metadata, words)
+
+
 @dataclass(frozen=True)
 class Check:
     """One row of the table above."""
@@ -160,6 +181,7 @@ CHECKS: Mapping[str, Check] = {
     FINDINGS_CHECK: Check(
         _findings, False, "Everything was captured as it is, and the boundaries lie as close together as they may."
     ),
+    RESTORES_CHECK: Check(_restores, False, "The newest restore drill of a backup of this type found it true."),
 }
 
 
@@ -212,6 +234,8 @@ def build_checks(backup_type: BackupType) -> dg.AssetChecksDefinition:
             with backups.opened(subject.storage) as (_, repository):
                 for name in selected:
                     judged = CHECKS[name].judge(context, repository, subject)
+                    if judged is None:
+                        continue
                     yield _result(backup_type, name, judged, subject.manifest.backup_id)
 
     return checks

@@ -6,7 +6,7 @@ import dagster as dg
 
 from chrono_backups.identifiers import BACKUP_TYPES, BackupType
 from chrono_backups.orchestration.history import rebuild_history_job
-from chrono_backups.orchestration.names import BACKUP_TYPE_TAG, KIND_TAG, VERIFICATION, backup_asset_key
+from chrono_backups.orchestration.names import BACKUP_TYPE_TAG, DRILL, KIND_TAG, VERIFICATION, backup_asset_key
 from chrono_backups.orchestration.recovery import restore_job
 from chrono_backups.orchestration.retention import retention_job
 from chrono_backups.orchestration.runs import limits_tags
@@ -38,11 +38,22 @@ def build_verification_job(settings: Settings) -> "AssetJob":
     )
 
 
+def build_drill_job(settings: Settings) -> "AssetJob":
+    """Restore a day's backup to a throwaway place and find it true."""
+    return dg.define_asset_job(
+        "drill_job",
+        selection=dg.AssetSelection.assets(DRILL),
+        description="Restore a day's backup to a throwaway place, start it, find it true, and keep the evidence.",
+        tags={KIND_TAG: "drill", **limits_tags(settings)},
+    )
+
+
 def build_jobs(settings: Settings) -> "list[AssetJob | dg.JobDefinition]":
     """All jobs that these settings have a use for."""
     return [
         *(build_backup_job(backup_type, settings) for backup_type in BACKUP_TYPES),
         build_verification_job(settings),
+        build_drill_job(settings),
         *([observe_job] if configured_sources(settings) else []),
         retention_job,
         restore_job,

@@ -52,6 +52,25 @@ class VerificationLaunch(dg.Config):
     )
 
 
+class DrillLaunch(dg.Config):
+    """What is drilled, and how."""
+
+    backup_id: str = Field(
+        default="",
+        description="A backup's id, or `latest`. Empty: the day's newest complete backup with the most sources.",
+    )
+    sources: list[str] = Field(
+        default=[],
+        description=f"Only these sources, of {', '.join(SOURCE_NAMES)}; empty: all, which alone proves the backup.",
+    )
+    target_time: str = Field(
+        default="",
+        description="Recover a PostgreSQL cluster to this time as well (2026-01-31T14:30:00Z), to `latest`, the end of"
+        " its WAL, or to `end_of_day`. Empty: to where the base backup ends.",
+    )
+    amcheck: bool = Field(default=True, description="Have pg_amcheck read every table and index.")
+
+
 class RetentionLaunch(dg.Config):
     """One round of retention."""
 

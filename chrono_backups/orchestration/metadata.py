@@ -4,14 +4,15 @@ Plain numbers plot per partition (Overview → Metadata → Plots), so everythin
 markdown; times are timestamps, which the UI shows in the reader's own zone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from chrono_backups.clock import to_text
 from chrono_backups.events import Finding
-from chrono_backups.repository.records import Manifest, SnapshotSummary
+from chrono_backups.identifiers import SourceName
+from chrono_backups.repository.records import Manifest, Snapshot, SnapshotSummary
 
 ROWS_SHOWN = 50
 
@@ -67,10 +68,53 @@ def backup_metadata(manifest: Manifest) -> Metadata:
         "host": dg.MetadataValue.text(manifest.host),
         "program": dg.MetadataValue.text(manifest.program),
     }
+    for snapshot in manifest.snapshots:
+        if snapshot.source in STORES:
+            shown |= {f"{snapshot.source}_{name}": value for name, value in snapshot_metadata(snapshot).items()}
     if whole.bytes_added:
         shown["ratio"] = dg.MetadataValue.float(round(whole.bytes_stored / whole.bytes_added, 4))
     if manifest.failures:
         shown["missing"] = dg.MetadataValue.md(table(("missing source", "why"), manifest.failures.items()))
+    return shown
+
+
+STORES: frozenset[SourceName] = frozenset({"postgres", "redis", "meilisearch"})
+"""Sources whose numbers are shown on the backup by themselves, so that they are plotted."""
+
+
+def _postgres_boundary(facts: Mapping[str, Any]) -> Metadata:
+    """Where a base backup begins and ends; nothing of dumps."""
+    if "end_lsn" not in facts:
+        return {}
+    return {
+        "lsn": dg.MetadataValue.text(str(facts["end_lsn"])),
+        "start_lsn": dg.MetadataValue.text(str(facts["start_lsn"])),
+        "timeline": dg.MetadataValue.int(int(facts["timeline"])),
+        "server_version": dg.MetadataValue.text(str(facts.get("server_version", ""))),
+        "system_identifier": dg.MetadataValue.text(str(facts.get("system_identifier", ""))),
+    }
+
+
+BOUNDARIES: Mapping[str, Callable[[Mapping[str, Any]], Metadata]] = {"postgres": _postgres_boundary}
+"""What is shown of a store's facts."""
+
+
+def snapshot_metadata(snapshot: SnapshotSummary | Snapshot) -> Metadata:
+    """One source of a backup: how it was captured, its boundary, how much, what it cost."""
+    counted = snapshot.statistics
+    shown: Metadata = {
+        "effective": dg.MetadataValue.text(snapshot.effective),
+        **(BOUNDARIES[snapshot.source](snapshot.facts) if snapshot.source in BOUNDARIES else {}),
+        "bytes_total": dg.MetadataValue.int(counted.bytes_total),
+        "bytes_read": dg.MetadataValue.int(counted.bytes_read),
+        "bytes_added": dg.MetadataValue.int(counted.bytes_added),
+        "bytes_stored": dg.MetadataValue.int(counted.bytes_stored),
+        "seconds": dg.MetadataValue.float(round((snapshot.finished_at - snapshot.started_at).total_seconds(), 3)),
+    }
+    if snapshot.reason:
+        shown["reason"] = dg.MetadataValue.text(snapshot.reason)
+    if counted.bytes_added:
+        shown["ratio"] = dg.MetadataValue.float(round(counted.bytes_stored / counted.bytes_added, 4))
     return shown
 
 

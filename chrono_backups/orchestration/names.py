@@ -6,6 +6,7 @@ from chrono_backups.identifiers import BackupType
 
 BACKUP_ID_TAG = "chrono/backup_id"
 BACKUP_TYPE_TAG = "chrono/backup_type"
+EVIDENCE_TAG = "chrono/evidence"
 KIND_TAG = "chrono/kind"
 TRIGGER_TAG = "chrono/trigger"
 
@@ -14,8 +15,12 @@ STRUCTURE_CHECK = "structure_verified"
 BYTES_CHECK = "bytes_verified"
 SIZE_CHECK = "size_plausible"
 FINDINGS_CHECK = "no_findings"
+RESTORES_CHECK = "restores"
+WAL_CHECK = "wal_continuous"
 
 VERIFICATION = dg.AssetKey("verification")
+DRILL = dg.AssetKey("drill")
+WAL_ARCHIVE = dg.AssetKey("wal_archive")
 REPLICA = dg.AssetKey("backup_replica")
 
 

@@ -12,7 +12,8 @@ import dagster as dg
 from chrono_backups.clock import SystemClock
 from chrono_backups.identifiers import BACKUP_TYPES, SOURCES_OF_TYPE
 from chrono_backups.orchestration.days import day_of
-from chrono_backups.orchestration.names import TRIGGER_TAG
+from chrono_backups.orchestration.names import DRILL, TRIGGER_TAG
+from chrono_backups.orchestration.replicas import DAY, STORAGE
 from chrono_backups.orchestration.runs import limits_tags
 from chrono_backups.orchestration.sources import configured_sources
 from chrono_backups.settings import Settings
@@ -38,6 +39,8 @@ def _schedules(settings: Settings) -> Iterator[dg.ScheduleDefinition]:
             yield _daily(f"{backup_type}_backup", cron, timezone)
     if crons.verification is not None:
         yield _daily("verification", crons.verification, timezone)
+    if crons.drill is not None and settings.storages:
+        yield _drill(crons.drill, settings)
     if crons.retention is not None:
         yield _plain("retention", crons.retention, settings)
     if configured_sources(settings):
@@ -58,6 +61,31 @@ def _daily(asset: str, cron: str, timezone: str) -> dg.ScheduleDefinition:
         tick = context.scheduled_execution_time
         return dg.RunRequest(
             run_key=tick.isoformat(), partition_key=partition_of(tick, SystemClock().now(), timezone), tags=TAGS
+        )
+
+    return schedule
+
+
+def _drill(cron: str, settings: Settings) -> dg.ScheduleDefinition:
+    """The newest backup is drilled whatever its day, in the primary storage; others by hand or by backfill."""
+
+    @dg.schedule(
+        name="drill_schedule",
+        job_name="drill_job",
+        cron_schedule=cron,
+        execution_timezone=settings.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Runs drill_job for the newest backup.",
+        tags=TAGS,
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        tick = context.scheduled_execution_time
+        day = partition_of(tick, SystemClock().now(), settings.timezone)
+        return dg.RunRequest(
+            run_key=tick.isoformat(),
+            partition_key=dg.MultiPartitionKey({DAY: day, STORAGE: settings.primary_storage}),
+            run_config={"ops": {DRILL.to_python_identifier(): {"config": {"backup_id": "latest"}}}},
+            tags=TAGS,
         )
 
     return schedule

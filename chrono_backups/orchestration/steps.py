@@ -8,6 +8,7 @@ so each can run on another machine.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import dagster as dg
@@ -17,12 +18,12 @@ from chrono_backups.backup import service
 from chrono_backups.backup.order import stages
 from chrono_backups.backup.service import BackupPlan, Outcome
 from chrono_backups.clock import SystemClock
-from chrono_backups.errors import SourceUnavailable, StorageUnavailable
+from chrono_backups.errors import ChronoBackupsError, SourceUnavailable, StorageUnavailable
 from chrono_backups.orchestration import recording
 from chrono_backups.orchestration.days import checked_day
 from chrono_backups.orchestration.failures import explained, may_retry
 from chrono_backups.orchestration.launch import BackupPlanConfig
-from chrono_backups.orchestration.metadata import backup_metadata
+from chrono_backups.orchestration.metadata import backup_metadata, snapshot_metadata
 from chrono_backups.orchestration.names import BACKUP_ID_TAG, COMPLETE_CHECK
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.resources import BackupsResource
@@ -50,10 +51,11 @@ def plan(context: dg.OpExecutionContext, config: BackupPlanConfig, backups: Back
         chosen: Json = {"storage": config.storage, "note": config.note}
         if day < day_begun(context, settings):
             found = find_synthetic(repository, day, names, settings.timezone)
-            context.log.info(f"{day} is over: {found.backup_id} is the newest that holds what it held.")
+            context.log.info(f"{day} is over. What it held: {', '.join(found.commands())}")
             for stage in LATER_STAGES:
                 yield dg.Output([], stage)
-            yield dg.Output({**chosen, "synthetic": found.to_json()}, "chosen")
+            synthetic = {"day": day.isoformat(), "point": found.to_json()}
+            yield dg.Output({**chosen, "synthetic": synthetic}, "chosen")
             return
         application.check_enabled()
         planned = service.plan_backup(repository, config.backup_type, names)
@@ -98,6 +100,9 @@ def capture(context: dg.OpExecutionContext, source: dict[str, Any], backups: Bac
             raise
         if outcome.error_kind == SourceUnavailable.__name__ and may_retry(context):
             raise SourceUnavailable(outcome.error or "", source=outcome.source)
+        if outcome.snapshot_id is not None:
+            with suppress(ChronoBackupsError):  # the capture is done, and this is for readers only
+                context.add_output_metadata({**snapshot_metadata(repository.snapshot(outcome.snapshot_id))})
     if outcome.error is not None:
         context.log.error(f"{outcome.source} could not be captured: {outcome.error}")
     return outcome.to_json()

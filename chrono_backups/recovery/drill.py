@@ -173,7 +173,8 @@ def _drill_source(drilling: Drilling, listener: Listener) -> SourceDrill:
 
 
 def _keep(repository: Repository, report: DrillReport, listener: Listener) -> None:
-    details = {**report.to_json(), "host": platform.node(), "program": f"chrono-backups {__version__}"}
+    where = {"storage": repository.storage.name, "host": platform.node(), "program": f"chrono-backups {__version__}"}
+    details = {**report.to_json(), **where}
     found = Evidence(report.backup_id, report.started_at, report.finished_at, report.proven, details)
     try:
         put_evidence(repository, found)

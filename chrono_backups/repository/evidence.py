@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from chrono_backups.clock import from_text, to_text
 from chrono_backups.errors import Damaged, ObjectMissing
+from chrono_backups.identifiers import BackupType, parse_backup_id
 from chrono_backups.repository.format import object_key
 from chrono_backups.repository.repository import Repository
 
@@ -74,6 +76,19 @@ def evidence(repository: Repository, backup_id: str | None = None) -> list[Evide
             except (ObjectMissing, Damaged):  # pruned meanwhile; what is damaged proves nothing, and `verify` names it
                 continue
     return sorted(found, key=lambda one: one.started_at, reverse=True)
+
+
+def newest_evidence(repository: Repository, backup_type: BackupType) -> Evidence | None:
+    """Of the newest drill of a backup of that type; reads as few records as it takes."""
+    found = []
+    for name in repository.names("drill"):
+        parsed = parse_backup_id(backup_of(name))
+        if parsed is not None and parsed[0] == backup_type:
+            found.append((name.rpartition("-")[2], name))
+    for _, name in sorted(found, reverse=True):
+        with suppress(ObjectMissing, Damaged):
+            return Evidence.from_json(repository.record("drill", name), object_key("drill", name))
+    return None
 
 
 def proven(repository: Repository) -> set[str]:

@@ -1,0 +1,93 @@
+"""What each source tells at a glance: numbers to plot, and what is wrong with it. Cheap, whatever its size."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+
+from chrono_backups.assembly import Application
+from chrono_backups.errors import SourceError
+from chrono_backups.identifiers import SourceName, lsn_text
+from chrono_backups.orchestration.metadata import Metadata, table
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look at one source."""
+
+    metadata: Metadata
+    problems: Sequence[str] = field(default=())
+
+
+@dataclass(frozen=True)
+class Root:
+    """One protected path, and why it can't be reached; empty if it can."""
+
+    path: str
+    problem: str
+
+    @classmethod
+    def of(cls, path: Path) -> "Root":
+        """Looks at the path itself only: cheap, whatever lies below it."""
+        try:
+            if path.is_dir():
+                with os.scandir(path) as entries:
+                    next(entries, None)
+            else:
+                path.open("rb").close()
+        except OSError as error:
+            return cls(str(path), error.strerror or str(error))
+        return cls(str(path), "")
+
+
+def _paths(paths: Sequence[Path]) -> Seen:
+    roots = [Root.of(path) for path in paths]
+    rows = [(one.path, one.problem or "reachable") for one in roots]
+    shown: Metadata = {
+        "roots": dg.MetadataValue.int(len(roots)),
+        "reachable": dg.MetadataValue.int(sum(not root.problem for root in roots)),
+        "paths": dg.MetadataValue.md(table(("path", "state"), rows)),
+    }
+    return Seen(shown, [f"{root.path}: {root.problem}" for root in roots if root.problem])
+
+
+def _postgres(application: Application) -> Seen:
+    from chrono_backups.sources.postgres.seen import see  # noqa: PLC0415 - its driver is large
+
+    try:
+        server = see(application.settings.postgres)
+    except SourceError as error:
+        shown: Metadata = {"reachable": dg.MetadataValue.bool(False), "problem": dg.MetadataValue.text(str(error))}
+        return Seen(shown, [f"{error} {error.hint}".strip()])
+    wal = server.wal
+    shown = {
+        "reachable": dg.MetadataValue.bool(True),
+        "server_version": dg.MetadataValue.text(server.version),
+        "standby": dg.MetadataValue.bool(server.standby),
+        "system_identifier": dg.MetadataValue.text(wal.system_identifier),
+        "databases": dg.MetadataValue.int(server.databases),
+        "lsn": dg.MetadataValue.text(lsn_text(wal.position)),
+        "wal_position": dg.MetadataValue.int(wal.position),
+        "timeline": dg.MetadataValue.int(wal.timeline),
+        "server_time": dg.MetadataValue.timestamp(wal.now),
+        "slot": dg.MetadataValue.text(application.settings.postgres.slot if wal.slot else "none"),
+    }
+    if server.size is not None:
+        shown["size_bytes"] = dg.MetadataValue.int(server.size)
+    if wal.slot is not None:
+        shown["slot_wal_status"] = dg.MetadataValue.text(wal.slot.wal_status or "keeps nothing")
+        shown["slot_active"] = dg.MetadataValue.bool(wal.slot.active_pid is not None)
+        shown["slot_retained_bytes"] = dg.MetadataValue.int(wal.slot.retained_bytes)
+        if wal.slot.safe_bytes is not None:
+            shown["slot_safe_bytes"] = dg.MetadataValue.int(wal.slot.safe_bytes)
+    return Seen(shown)
+
+
+LOOKS: Mapping[SourceName, Callable[[Application], Seen]] = {
+    "postgres": _postgres,
+    "files": lambda application: _paths(application.settings.files.paths),
+    "configuration": lambda application: _paths(application.settings.configuration.paths),
+}
+"""How each source is looked at."""
