@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     options = DrillOptions(
         place=context.settings.drill_dir,
         programs=context.settings.postgres.bin_dir,
+        redis_programs=context.settings.redis.bin_dir,
         meilisearch_bin=context.settings.meilisearch.bin,
         target=parse_target(arguments.target_time),
         structure=not arguments.no_amcheck,

@@ -25,6 +25,8 @@ class DrillOptions:
     """Where the throwaway directory is made; None: the system's temporary folder."""
     programs: Sequence[Path] = ()
     """Folders to look for PostgreSQL's programs in before the usual places."""
+    redis_programs: Sequence[Path] = ()
+    """Folders to look for ``redis-server`` in before the usual places."""
     meilisearch_bin: Path | None = None
     """Meilisearch's program; None: the one in ``PATH``, if any."""
     target: Target = TO_THE_END

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from chrono_backups.errors import Damaged
 from chrono_backups.events import Listener
-from chrono_backups.recovery.checks.asking import ask_files, ask_sql
+from chrono_backups.recovery.checks.asking import ask_files, ask_redis, ask_sql
 from chrono_backups.recovery.checks.judge import Ask
 from chrono_backups.recovery.checks.syntax import Asked
 from chrono_backups.recovery.drill_report import DrillOptions, SourceDrill
@@ -22,8 +22,10 @@ from chrono_backups.recovery.meilisearch.drill import check_drill, drill_meilise
 from chrono_backups.recovery.postgres.drill import drill_cluster, plan_drill
 from chrono_backups.recovery.postgres.restore import holds_cluster
 from chrono_backups.recovery.postgres.server import Server
+from chrono_backups.recovery.redis.drill import check_redis, drill_redis
 from chrono_backups.repository.records import Manifest, SnapshotSummary
 from chrono_backups.repository.repository import Repository
+from chrono_backups.sources.settings import RedisSettings
 
 Standing = Callable[[Asked, Ask], None]
 """A restored store stands, and can be asked: what is done with it before it is ended."""
@@ -90,6 +92,18 @@ def _check_postgres(drilling: Drilling) -> None:
             plan_drill(drilling.repository, drilling.manifest, drilling.directory, drilling.options)
 
 
+def _run_redis(drilling: Drilling, done: SourceDrill, listener: Listener) -> None:
+    def standing(server: RedisSettings) -> None:
+        drilling.standing("redis", ask_redis(server))
+
+    one = drilling
+    drill_redis(one.repository, one.manifest, one.directory, one.options, done, listener, standing)
+
+
+def _check_redis(drilling: Drilling) -> None:
+    check_redis(drilling.repository, drilling.manifest, drilling.options)
+
+
 def _run_meilisearch(drilling: Drilling, done: SourceDrill, listener: Listener) -> None:
     one = drilling
     drill_meilisearch(one.repository, one.manifest, one.directory, one.options, done, listener)
@@ -101,6 +115,7 @@ def _check_meilisearch(drilling: Drilling) -> None:
 
 DRILLS: Mapping[str, Drill] = {
     "postgres": Drill(_run_postgres, _check_postgres),
+    "redis": Drill(_run_redis, _check_redis),
     "meilisearch": Drill(_run_meilisearch, _check_meilisearch),
     "files": Drill(_run_tree),
     "configuration": Drill(_run_tree),

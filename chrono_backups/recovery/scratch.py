@@ -49,7 +49,7 @@ def _sweep(folder: Path, listener: Listener) -> None:
     try:
         with suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for pid_file in folder.glob("*/postgres/postmaster.pid"):
+            for pid_file in (*folder.glob("*/postgres/postmaster.pid"), *folder.glob("*/server.pid")):
                 _end_server(pid_file)
             shutil.rmtree(folder, ignore_errors=True)
             message = "what a drill that was killed had left was removed"

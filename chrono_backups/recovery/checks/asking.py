@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from chrono_backups.errors import RestoreError
@@ -10,6 +11,7 @@ from chrono_backups.recovery.checks.judge import Ask
 from chrono_backups.recovery.checks.syntax import Query
 from chrono_backups.recovery.postgres.server import Server
 from chrono_backups.sources.patterns import Selection
+from chrono_backups.sources.settings import RedisSettings
 
 _LONGEST = "10min"
 """A statement that takes longer is given up: a drill is to end."""
@@ -28,6 +30,22 @@ def ask_sql(server: Server, database: str) -> Ask:
             found = f"{'more than one' if len(rows) > 1 else len(rows)} rows of {columns} columns"
             raise RestoreError(f"{query} gave {found}, and not one value")
         return rows[0][0]
+
+    return ask
+
+
+def ask_redis(settings: RedisSettings) -> Ask:
+    """What a running server answers to a command, in the database that a query names, else in 0."""
+
+    def ask(query: Query) -> object:
+        # Within: a drill without Redis does without its driver.
+        from chrono_backups.sources.redis.connection import RedisConnection, find_server  # noqa: PLC0415
+
+        with RedisConnection.open(settings, find_server(settings)) as connection:
+            if int(query.within or 0):
+                connection.ask("SELECT", int(query.within))
+            found: object = connection.ask(*shlex.split(query.text))
+            return found
 
     return ask
 

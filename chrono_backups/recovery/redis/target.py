@@ -101,6 +101,11 @@ def _rdb_version(connection: RedisConnection, version: str) -> int:
             return int.from_bytes(dumped[-10:-8], "little")
     except SourceError:
         pass  # older than 7, or no right
+    return newest_rdb(version)
+
+
+def newest_rdb(version: str) -> int:
+    """The newest RDB version that a server of that version reads, at least."""
     numbers = [int(part) for part in version.split(".")[:2] if part.isdigit()]
     major, minor = (*numbers, 0, 0)[:2]
     return next((rdb for one, two, rdb in _VERSIONS if (major, minor) >= (one, two)), 0)

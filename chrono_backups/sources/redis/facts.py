@@ -78,7 +78,7 @@ def sample(kept: Sequence[Sampled]) -> list[dict[str, Any]]:
     found = []
     for one in kept:
         try:
-            content = digest(one)
+            content = digest(one.kind, one.value)
             name = name_of(key_of(one))
         except (UnknownPart, NoRdb):
             continue

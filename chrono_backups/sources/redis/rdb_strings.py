@@ -49,8 +49,10 @@ def _decompressed(data: bytes, size: int) -> bytes:
             position += 1
             if start < 0:
                 raise NoRdb("a compressed string refers to what is before it")
-            for at in range(start, start + length + 2):  # it may read what it has just written
-                found.append(found[at])
+            repeated = found[start : start + length + 2]
+            if len(repeated) < length + 2:  # it goes on with what it has just written
+                repeated = (repeated * (length + 2))[: length + 2]
+            found += repeated
     except IndexError:
         raise NoRdb("a compressed string is cut off") from None
     if len(found) != size:

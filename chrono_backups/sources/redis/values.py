@@ -40,13 +40,13 @@ def key_of(sampled: Sampled) -> bytes:
     return read_string(sampled.key, 0)[0]
 
 
-def digest(sampled: Sampled) -> str:
-    """Of the content that was sampled. Raises ``UnknownPart``, ``NoRdb``."""
+def digest(kind: int, value: bytes) -> str:
+    """Of an encoded value of that type. Raises ``UnknownPart``, ``NoRdb``."""
     try:
-        content = _content(sampled.kind, sampled.value)
-    except (IndexError, struct.error) as error:
-        raise NoRdb(f"a value of type {sampled.kind} is not laid out as one") from error
-    return digest_of(rdb.TYPES[sampled.kind], content)
+        content = _content(kind, value)
+    except (IndexError, ValueError, struct.error) as error:
+        raise NoRdb(f"a value of type {kind} is not laid out as one") from error
+    return digest_of(rdb.TYPES[kind], content)
 
 
 def digest_of(kind: str, content: Sequence[bytes]) -> str:
