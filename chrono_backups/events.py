@@ -30,6 +30,11 @@ class Finding:
     def from_json(cls, data: Mapping[str, Any]) -> Finding:
         return cls(**{name: data[name] for name in ("code", "severity", "subject", "message", "hint")})
 
+    def masked(self, redact: Callable[[str], str]) -> Finding:
+        """Without secrets that a driver's message may have quoted."""
+        subject, message, hint = redact(self.subject), redact(self.message), redact(self.hint)
+        return Finding(self.code, self.severity, subject, message, hint)
+
     def __str__(self) -> str:
         return f"{self.severity}: {self.subject}: {self.message}" + (f" ({self.hint})" if self.hint else "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import stat
@@ -31,10 +32,12 @@ from chrono_backups.monitoring.audit.runs import Run, runs
 from chrono_backups.monitoring.bounded import Bounded
 from chrono_backups.monitoring.figures import WINDOW, Figures, figures
 from chrono_backups.monitoring.health import HealthReport, Subjects
+from chrono_backups.monitoring.record_files import probe_records
 from chrono_backups.monitoring.stored import Room, Stored, look
 from chrono_backups.monitoring.wal import WalState
 from chrono_backups.notifications.alerts import Alerts
 from chrono_backups.notifications.building import build_alerts, check_notifications
+from chrono_backups.redaction import redactor
 from chrono_backups.repository.evidence import Evidence, evidence
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.recovery_points import Archived, Base, bases
@@ -53,7 +56,8 @@ def check_health(settings: Settings, clock: Clock, bounded: Bounded | None = Non
     """
     # A storage is asked once: there is no time for more, and the next look comes soon.
     application = Application(settings, clock=clock, attempts=1)
-    return health.check(subjects(application), settings.health, clock, bounded)
+    report = health.check(subjects(application), settings.health, clock, bounded)
+    return report.masked(redactor(settings, os.environ))
 
 
 def alerts(settings: Settings, clock: Clock) -> Alerts:
@@ -132,7 +136,7 @@ def _permissions(settings: Settings) -> list[Finding]:
                 mode = stat.S_IMODE(path.stat().st_mode)
                 if mode & 0o077:
                     found.append(_readable(path, mode, wanted))
-    return found
+    return [*found, *probe_records(settings.audit, settings.log)]
 
 
 def _readable(path: Path, mode: int, wanted: str) -> Finding:

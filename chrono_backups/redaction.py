@@ -28,10 +28,13 @@ def secrets_of_environment(environ: Mapping[str, str]) -> set[str]:
 
 
 def secrets_of_settings(settings: Any) -> set[str]:
-    """Every ``SecretStr`` in a pydantic model, whatever its depth."""
+    """Every ``SecretStr`` and every hidden value in a pydantic model, whatever its depth."""
     found: set[str] = set()
-    for value in vars(settings).values():
-        found |= _secrets_in(value)
+    fields = type(settings).model_fields
+    for name, value in vars(settings).items():
+        facts = fields[name].json_schema_extra if name in fields else None
+        hidden = isinstance(facts, dict) and bool(facts.get("hidden"))
+        found |= {value} if hidden and isinstance(value, str) else _secrets_in(value)
     return found
 
 

@@ -13,6 +13,7 @@ from chrono_backups.cli.terminal import quantities
 from chrono_backups.cli.terminal.names import safe_message
 from chrono_backups.cli.terminal.progress import finding_line
 from chrono_backups.events import Finding
+from chrono_backups.monitoring.record_files import probe_records
 from chrono_backups.oversight import probe_channels
 
 DESCRIPTION = """\
@@ -39,7 +40,13 @@ def register(subparsers: Subparsers) -> None:
 
 def run(_arguments: argparse.Namespace, context: Context) -> int:
     """Collect every finding, worst first."""
-    found = [*context.application.probe(), *probe_channels(context.settings, context.clock)]
+    settings = context.settings
+    found = [
+        *context.application.probe(),
+        *probe_channels(settings, context.clock),
+        *probe_records(settings.audit, settings.log),
+    ]
+    found = [one.masked(context.redact) for one in found]
     findings = sorted(found, key=lambda one: ("error", "warning", "info").index(one.severity))
     document: dict[str, Any] = {
         "ok": all(finding.severity != "error" for finding in findings),

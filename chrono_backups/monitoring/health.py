@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -73,6 +73,11 @@ class HealthReport:
     hanging: Sequence[str]
     """What had not answered at the deadline."""
     seconds: float
+
+    def masked(self, redact: Callable[[str], str]) -> HealthReport:
+        """Without secrets in what was found."""
+        found = {name: tuple(one.masked(redact) for one in each) for name, each in self.by_check.items()}
+        return replace(self, by_check=found)
 
     @property
     def findings(self) -> tuple[Finding, ...]:

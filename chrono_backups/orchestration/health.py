@@ -12,7 +12,6 @@ from chrono_backups.clock import SystemClock
 from chrono_backups.events import Finding
 from chrono_backups.monitoring.bounded import Bounded
 from chrono_backups.monitoring.health import HealthReport
-from chrono_backups.orchestration import recording
 from chrono_backups.orchestration.metadata import Metadata, findings_table, table
 from chrono_backups.orchestration.resources import BackupsResource
 from chrono_backups.oversight import check_health
@@ -81,13 +80,7 @@ def _severity(report: HealthReport) -> dg.AssetCheckSeverity:
 
 
 def _worth(report: HealthReport) -> list[Finding]:
-    return [_masked(one) for one in report.findings if one.severity != "info"]
-
-
-def _masked(finding: Finding) -> Finding:
-    """Without secrets that a driver's message may have quoted."""
-    message, hint = recording.redact(finding.message), recording.redact(finding.hint)
-    return Finding(finding.code, finding.severity, finding.subject, message, hint)
+    return [one for one in report.findings if one.severity != "info"]
 
 
 def _words(report: HealthReport) -> str:

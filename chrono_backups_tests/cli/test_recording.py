@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chrono_backups.cli.terminal.output import Output
-from chrono_backups_tests.cli.conftest import KEY, OTHER_KEY, Site
+from chrono_backups_tests.cli.conftest import COMMAND, KEY, OTHER_KEY, Site, environment
 
 
 @pytest.fixture
@@ -154,3 +158,32 @@ def test_the_log_file_is_put_aside(recorded: Site) -> None:
     names = sorted(one.name for one in (recorded.root / "logs").iterdir() if one.name.startswith("backup.log"))
     assert [name for name in names if name != "backup.log"] == ["backup.log.1", "backup.log.2"]
     assert KEY not in logged(recorded) if "backup.log" in names else True
+
+
+def test_what_can_not_be_written_is_found_beforehand(recorded: Site) -> None:
+    assert not [one for one in recorded.json("validate")["findings"] if one["severity"] == "error"]
+    wrong = {
+        "BACKUP_AUDIT_LOG_FILE": str(recorded.data / "notes.txt" / "audit.log"),
+        "BACKUP_LOG_FILE": str(recorded.data),
+    }
+    found = recorded.json("validate", code=2, **wrong)["findings"]
+    told = {one["code"]: one for one in found}
+    assert told["audit-unwritable"]["severity"] == "error" and told["audit-unwritable"]["hint"]
+    assert told["log-unwritable"]["message"].endswith("it is no file")
+    assert "audit-unwritable" in [one["code"] for one in recorded.json("health", code=1, **wrong)["findings"]]
+
+
+def test_a_cancelled_run_is_recorded_as_one(recorded: Site) -> None:
+    for number in range(20):
+        (recorded.data / f"large-{number}").write_bytes(os.urandom(2_000_000))
+    slow = environment({**recorded.settings, "BACKUP_BANDWIDTH_LIMIT_MBPS": "8"})
+    running = subprocess.Popen([*COMMAND, "backup", "--quiet"], cwd=recorded.root, env=slow, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list(recorded.repository.glob("packs/*"))) < 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(60) == 130
+    begun, ended = audited(recorded)[-2:]
+    assert (begun["phase"], ended["phase"], ended["result"]) == ("begin", "end", "cancelled")
+    assert ended["backup"].startswith("full_")
+    assert '"message": "Backup failed: ' in logged(recorded) and "cancelled" in logged(recorded)
