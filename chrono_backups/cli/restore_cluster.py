@@ -19,6 +19,7 @@ from chrono_backups.cli.terminal.tables import facts
 from chrono_backups.errors import UsageError
 from chrono_backups.events import Finding
 from chrono_backups.identifiers import SourceName
+from chrono_backups.recovery.point import LATEST, RecoveryPoint, plan_point
 from chrono_backups.recovery.postgres.arrangement import ClusterArrangement
 from chrono_backups.recovery.postgres.replay import Reached
 from chrono_backups.recovery.postgres.restore import (
@@ -33,6 +34,7 @@ from chrono_backups.recovery.postgres.restore import (
 )
 from chrono_backups.recovery.postgres.server import user_for
 from chrono_backups.recovery.postgres.target import ACTIONS, Target, parse_target
+from chrono_backups.recovery.whole.parts import configuration_findings, started_document
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 
@@ -77,13 +79,13 @@ def check_words(arguments: argparse.Namespace) -> None:
     if not asked:
         return
     word = f"--{asked[0].replace('_', '-')}"
-    if arguments.in_place:
+    if arguments.in_place and not arguments.to and asked != ["target_time"]:
         raise UsageError(f"{word} goes with --to only", hint="A cluster is restored beside the one that runs.")
     if arguments.path and asked != ["owner"]:
         raise UsageError(
             f"{word} does not go with --path", hint="With --path files are restored, and no server set up."
         )
-    if arguments.source and SOURCE not in arguments.source:
+    if arguments.source and SOURCE not in arguments.source and asked != ["target_time"]:
         raise UsageError(f"{word} is for the source postgres", hint="Add --source postgres.")
 
 
@@ -104,12 +106,22 @@ def needs(arguments: argparse.Namespace) -> Sequence[SourceName]:
     return tuple(dict.fromkeys([*arguments.source, *([SOURCE] if about_cluster else [])]))
 
 
-def choose(repository: Repository, arguments: argparse.Namespace) -> Manifest:
-    """The backup that is meant. For ``latest`` with a target the newest that comes before it."""
-    target = target_of(arguments)
-    if arguments.id == "latest" and target.kind not in {"end", "latest"}:
-        return choose_base(repository, target, needs(arguments))
-    return repository.backup(arguments.id, needs(arguments))
+def choose(repository: Repository, arguments: argparse.Namespace) -> tuple[Manifest, RecoveryPoint | None]:
+    """The backup that is meant, and the recovery point where that is more than a part of it or some paths.
+
+    For ``latest`` with a target the newest base backup that comes before it, and the other sources as of then.
+    """
+    target, sources = target_of(arguments), tuple(dict.fromkeys(arguments.source))
+    if arguments.id == LATEST and target.kind == "time" and not arguments.path:
+        point = plan_point(repository, LATEST, target, sources)
+        return (point.part(SOURCE) or point.parts[0]).manifest, point
+    if arguments.id == LATEST and target.kind not in {"end", "latest"}:
+        manifest = choose_base(repository, target, needs(arguments))
+    else:
+        manifest = repository.backup(arguments.id, needs(arguments))
+    if arguments.path or arguments.in_place or not is_asked_for(manifest, arguments) or not holds_cluster(manifest):
+        return manifest, None
+    return manifest, plan_point(repository, manifest.backup_id, target, sources)
 
 
 def is_asked_for(manifest: Manifest, arguments: argparse.Namespace) -> bool:
@@ -118,13 +130,34 @@ def is_asked_for(manifest: Manifest, arguments: argparse.Namespace) -> bool:
     return wanted and (manifest.snapshot(SOURCE) is not None or SOURCE in needs(arguments))
 
 
+def cluster_options(arguments: argparse.Namespace, context: Context, target: Target) -> ClusterOptions:
+    """What the words ask of a cluster's restore to ``target``."""
+    return ClusterOptions(
+        target=target,
+        tablespaces=dict(map(_mapping, arguments.tablespace_map)),
+        owner=_owner(arguments.owner),
+        start=bool(arguments.start),
+        programs=context.settings.postgres.bin_dir,
+        restore_command=restore_command(arguments, context),
+    )
+
+
 class ClusterRestore:
     """The source ``postgres`` in one run of ``restore``."""
 
     def __init__(
-        self, arguments: argparse.Namespace, context: Context, repository: Repository, manifest: Manifest, target: Path
+        self,
+        arguments: argparse.Namespace,
+        context: Context,
+        repository: Repository,
+        manifest: Manifest,
+        target: Path,
+        goal: Target | None = None,
     ) -> None:
-        """``target``: of the whole restore. Raises as ``plan_cluster``."""
+        """``target``: of the whole restore. ``goal``: of the recovery, where it is not what the words say.
+
+        Raises as ``plan_cluster``.
+        """
         self._context = context
         self._repository = repository
         self._start = bool(arguments.start)
@@ -132,14 +165,7 @@ class ClusterRestore:
         self.plan: ClusterPlan | None = None
         owner = _owner(arguments.owner)
         if not arguments.path and (holds_cluster(manifest) or SOURCE in needs(arguments)):
-            options = ClusterOptions(
-                target=target_of(arguments),
-                tablespaces=dict(map(_mapping, arguments.tablespace_map)),
-                owner=owner,
-                start=self._start,
-                programs=context.settings.postgres.bin_dir,
-                restore_command=restore_command(arguments, context),
-            )
+            options = cluster_options(arguments, context, goal or target_of(arguments))
             self.plan = plan_cluster(repository, manifest, target, options)
             self.arrangement = self.plan.arrangement()
         else:
@@ -187,21 +213,15 @@ class ClusterRestore:
 
     def document(self) -> dict[str, Any]:
         """What the JSON document has of a started server."""
-        return {"started": _document(*self._started)} if self._started is not None else {}
+        return {"started": started_document(*self._started)} if self._started is not None else {}
 
     def lines(self) -> list[str]:
         """What was reached."""
-        return _reached_lines(*self._started) if self._started is not None else []
+        return reached_lines(*self._started) if self._started is not None else []
 
     def findings(self) -> list[Finding]:
         """What was changed in the configuration, for people."""
-        configured = self.arrangement.configured
-        found = [
-            Finding("postgres-switched-off", "info", "postgres", one, "ALTER SYSTEM RESET of it turns it on again.")
-            for one in configured.switched_off
-        ]
-        found += [Finding("postgres-configuration", "info", "postgres", note) for note in configured.notes]
-        return [*found, *self._out_of_reach()]
+        return [*configuration_findings(self.arrangement), *self._out_of_reach()]
 
     def _out_of_reach(self) -> list[Finding]:
         """What the restore_command needs, and the user of a server that its operator starts may not reach."""
@@ -236,7 +256,8 @@ class ClusterRestore:
         )
 
 
-def _reached_lines(server: Server, reached: Reached) -> list[str]:
+def reached_lines(server: Server, reached: Reached) -> list[str]:
+    """A restored server that runs, and what it reached."""
     commit = f"{reached.last_commit:%Y-%m-%d %H:%M:%S.%f} {reached.last_commit:%Z}" if reached.last_commit else ""
     return facts(
         [
@@ -247,16 +268,6 @@ def _reached_lines(server: Server, reached: Reached) -> list[str]:
             ("log", printable(str(server.log))),
         ]
     )
-
-
-def _document(server: Server, reached: Reached) -> dict[str, Any]:
-    return {
-        **reached.to_json(),
-        "pid": server.pid if server.running else None,
-        "socket_directory": str(server.sockets) if server.running else None,
-        "superuser": server.superuser if server.running else None,
-        "log": str(server.log),
-    }
 
 
 def restore_command(arguments: argparse.Namespace, context: Context) -> str:

@@ -171,10 +171,12 @@ def plan_restore(
     patterns: Sequence[str] = (),
     in_place: bool = False,
     placed: Mapping[bytes, Path] | None = None,
+    captures: Mapping[str, Manifest] | None = None,
 ) -> RestorePlan:
     """Compute a restore: to ``target``, a new or empty directory; or ``in_place``, to where it was.
 
-    ``placed``: directory of the backup → where it goes instead.
+    ``placed``: directory of the backup → where it goes instead. ``captures``: source → the backup whose capture of it
+    is restored, where it is another one.
 
     Reads listings only and changes nothing. Raises ``BackupMissing``, ``EntryMissing`` where nothing is
     selected, ``UsageError``, ``Damaged``.
@@ -185,8 +187,8 @@ def plan_restore(
     root = Path("/") if target is None else Path(os.path.abspath(target))
     selection = Selection(patterns)
     planned, growth, conflicts, apart = [], 0, list[str](), dict.fromkeys(placed or {}, 0)
-    for name in _chosen(manifest, sources):
-        summary = manifest.snapshot(name)
+    for name in [one for one in captures if one in _RESTORED] if captures else _chosen(manifest, sources):
+        summary = (captures or {}).get(name, manifest).snapshot(name)
         assert summary is not None
         destination = root if in_place else root / name
         total = _Sum()

@@ -67,6 +67,11 @@ class RecoveryPoint:
         return tuple(dict.fromkeys(part.manifest.backup_id for part in self.parts))
 
     @property
+    def captures(self) -> dict[str, Manifest]:
+        """The backup that each source's capture is in."""
+        return {part.source: part.manifest for part in self.parts}
+
+    @property
     def skew_seconds(self) -> float | None:
         """From the first moment that a part is of to the last; None where one is not known."""
         held = [part.holds for part in self.parts]
@@ -184,7 +189,7 @@ def at_target(
     """Pure: PostgreSQL at ``target``, upon the base backup of ``chosen``, and the others of ``chosen`` too; or of
     ``manifests``, where those are given, each at its newest capture at or before the target's time.
 
-    Raises ``EntryMissing`` where a source is not held, ``RestoreError`` where it was only captured later.
+    One that was only captured later is at its first capture. Raises ``EntryMissing`` where a source is not held.
     """
     moment = target.moment
     parts = []
@@ -197,10 +202,11 @@ def at_target(
             raise _missing(taken, name)
         parts.append(PointPart(name, taken, taken.boundaries[name]))
     others = ", ".join(part.source for part in parts if part.source != SOURCE)
-    whence = chosen.backup_id if manifests is None else "what was captured last before it"
-    return RecoveryPoint(
-        tuple(parts), target, moment, f"PostgreSQL at {target}; of {others} {whence}" if others else ""
-    )
+    whence = f"as in {chosen.backup_id}" if manifests is None else "as captured last before it"
+    late = [part.source for part in parts if part.holds is not None and moment is not None and part.holds.last > moment]
+    note = f"PostgreSQL at {target}; {others} {whence}" if others else ""
+    note += f"; {', '.join(late)} behind it, as there is nothing older" if late and manifests is not None else ""
+    return RecoveryPoint(tuple(parts), target, moment, note)
 
 
 def _newest(chosen: Manifest, manifests: Sequence[Manifest], source: SourceName, moment: datetime) -> Manifest:
@@ -208,8 +214,8 @@ def _newest(chosen: Manifest, manifests: Sequence[Manifest], source: SourceName,
     if not held:
         raise _missing(chosen, source)
     within = [one for one in held if one.boundaries[source].last <= moment]
-    if not within:
-        raise _too_late(held, source, moment)
+    if not within:  # nothing is older: the first capture comes nearest, and how far it is behind is told
+        return min(held, key=lambda one: one.boundaries[source].last)
     return max(within, key=lambda one: one.boundaries[source].last)
 
 
@@ -218,12 +224,3 @@ def _missing(manifest: Manifest, source: SourceName) -> EntryMissing:
     why = manifest.failures.get(source)
     message = f"{manifest.backup_id} has no source {source}" + (f": {why}" if why else "")
     return EntryMissing(message, hint=f"It has {held}.")
-
-
-def _too_late(held: Sequence[Manifest], source: SourceName, moment: datetime) -> RestoreError:
-    first, backup_id = min((one.boundaries[source].last, one.backup_id) for one in held)
-    return RestoreError(
-        f"{source} was not captured at or before {to_text(moment)}: its first capture is that of {backup_id}, "
-        f"{to_text(first)}",
-        hint="Name a later time, or leave that source out with --source.",
-    )

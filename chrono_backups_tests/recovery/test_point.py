@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from chrono_backups.boundary import Boundary, PostgresPosition
-from chrono_backups.errors import EntryMissing, RestoreError
+from chrono_backups.errors import EntryMissing
 from chrono_backups.identifiers import SourceName
 from chrono_backups.recovery.point import RecoveryPoint, as_captured, at_target
 from chrono_backups.recovery.postgres.target import TO_THE_END, Target
@@ -135,8 +135,13 @@ def test_what_is_not_known_before_is_not_told() -> None:
     assert point.to_json()["parts"][0]["seconds_before"] is None
 
 
-def test_a_source_that_was_only_captured_later_is_refused() -> None:
-    with pytest.raises(RestoreError, match=r"files was not captured at or before .* full_1"):
-        at_target(whole(1), ALL, Target("time", moment=at(50)), [whole(1)])
+def test_a_source_that_was_only_captured_later_is_at_its_first_capture_and_the_plan_says_so() -> None:
+    point = at_target(whole(1), ALL, Target("time", moment=at(50)), [whole(2, 200), whole(1)])
+    assert point.backups == ("full_1",)
+    assert distances(point)["files"] == (8, 10)
+    assert point.note.endswith("; files behind it, as there is nothing older")
+
+
+def test_a_source_that_was_never_captured_is_refused() -> None:
     with pytest.raises(EntryMissing, match="has no source redis"):
         at_target(backup(1, postgres=(1, 1)), ["postgres", "redis"], Target("time", moment=at(50)), [])
