@@ -97,7 +97,7 @@ def _snapshot(snapshot: Snapshot) -> Iterator[str]:
         ("read", f"{quantities.count(statistics.files_read, 'file')}, {quantities.size(statistics.bytes_read)}"),
         ("added", f"{quantities.count(statistics.chunks_added, 'chunk')}, {quantities.size(statistics.bytes_added)}"),
         ("stored", quantities.size(statistics.bytes_stored)),
-        *((name.replace("_", " "), _shown(value)) for name, value in snapshot.facts.items()),
+        *((name.replace("_", " "), _shown(value)) for name, value in snapshot.facts.items() if name != "boundary"),
         ("findings", f"{len(snapshot.findings):,}" if snapshot.findings else "none"),
     ]
     yield from map(safe_message, facts(pairs, indent="  "))
