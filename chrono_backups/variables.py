@@ -120,7 +120,7 @@ def _walk(section: type[Section], place: tuple[str, ...]) -> Iterator[Variable]:
 
 
 def secret_values(settings: Section) -> set[str]:
-    """Every value that nobody is to see, those that are plain text in the model too, and the words of each."""
+    """Every value that nobody is to see, those that are plain text in the model too, and each address in one."""
     found: set[str] = set()
     for known in variables(type(settings)):
         if known.secret:
@@ -128,7 +128,8 @@ def secret_values(settings: Section) -> set[str]:
             for part in known.place:
                 value = getattr(value, part)
             text = value.get_secret_value() if isinstance(value, SecretStr) else value
-            found |= {text, *text.split()} if isinstance(text, str) else set()
+            if isinstance(text, str):
+                found |= {text, *(word for word in text.split() if "://" in word)}
     return found
 
 

@@ -39,12 +39,12 @@ def tell(context: Context, error: BaseException | None = None) -> None:
 
 
 def _tell(context: Context, alerts: Alerts, undertaken: Undertaking, error: BaseException | None) -> None:
-    from chrono_backups.notifications.heartbeat import good_backup  # noqa: PLC0415 - for those who tell somebody
+    from chrono_backups.notifications.heartbeat import Made, good_backup  # noqa: PLC0415 - for those who tell somebody
 
     alerts.ended(_ended(undertaken, error))
     made = undertaken.manifest
     if error is None and made is not None and made.status == "complete":
-        good_backup(alerts, context.settings.notifications, made, context.clock)
+        good_backup(alerts, context.settings.notifications, Made.of(made), context.clock)
     if error is None and undertaken.proven is not None:
         alerts.note_proof(*undertaken.proven)
     report = alerts.flush(SECONDS)

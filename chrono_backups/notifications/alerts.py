@@ -100,6 +100,11 @@ class Alerts:
         """Take note of how an operation ended. As ``observe``."""
         return self.observe(sightings(ended), partial(ends, ended), token=token)
 
+    def observe_settings(self, found: Sequence[Finding]) -> tuple[Message, ...]:
+        """Take note of what is wrong with the settings of notifications, among all findings of settings."""
+        seen = [Sighting(finding) for finding in found if finding.code == "notify-settings"]
+        return self.observe(seen, lambda one: one.last.finding.code == "notify-settings")
+
     def tell(self, event: str, *, name: str, what: str, **more: object) -> Message | None:
         """Put news into the outbox; None where nobody is to hear it, or did already under that ``name``."""
         if not self.enabled:

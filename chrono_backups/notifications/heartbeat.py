@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from chrono_backups.clock import Clock
@@ -21,24 +23,39 @@ _TRIES = 2
 _OF_EVERYTHING = ("full", "incremental", "differential")
 
 
-def good_backup(
-    alerts: Alerts, settings: NotificationsSettings, manifest: Manifest, clock: Clock, *, link: str = ""
-) -> str:
+@dataclass(frozen=True)
+class Made:
+    """A complete backup, as far as people are told of it."""
+
+    backup_id: str
+    backup_type: str
+    started_at: datetime
+    what: str
+    link: str = ""
+    storage: str = ""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Made:
+        whole, took = manifest.statistics, manifest.finished_at - manifest.started_at
+        sources = ", ".join(one.source for one in manifest.snapshots)
+        what = f"{manifest.backup_id} is complete: {sources}; {whole.bytes_total:,} bytes, {whole.bytes_stored:,} of "
+        what += f"them stored anew, in {took.total_seconds():.0f} s."
+        return cls(manifest.backup_id, manifest.type, manifest.started_at, what)
+
+
+def good_backup(alerts: Alerts, settings: NotificationsSettings, made: Made, clock: Clock) -> str:
     """Ping, and tell. Why the ping failed, or nothing; it is an incident then, and never the backup's failure."""
     fault = _ping(alerts, settings)
-    if manifest.type in _OF_EVERYTHING:
-        alerts.note_standing(Standing(clock.now(), manifest.backup_id, manifest.started_at))
-    seconds = (manifest.finished_at - manifest.started_at).total_seconds()
-    whole = manifest.statistics
+    if made.backup_type in _OF_EVERYTHING:
+        alerts.note_standing(Standing(clock.now(), made.backup_id, made.started_at))
     alerts.tell(
         "backup-succeeded",
-        name=f"made {manifest.backup_id}",
-        what=f"{manifest.backup_id} is complete: {', '.join(one.source for one in manifest.snapshots)}; "
-        f"{whole.bytes_total:,} bytes, {whole.bytes_stored:,} of them stored anew, in {seconds:.0f} s.",
-        backup_id=manifest.backup_id,
-        backup_type=manifest.type,
-        subject=manifest.backup_id,
-        link=link,
+        name=f"made {made.backup_id}",
+        what=made.what,
+        backup_id=made.backup_id,
+        backup_type=made.backup_type,
+        subject=made.backup_id,
+        link=made.link,
     )
     return fault
 

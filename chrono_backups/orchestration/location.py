@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from chrono_backups.orchestration.alerting import ended_runs, notifications
 from chrono_backups.orchestration.backups import build_backups
 from chrono_backups.orchestration.checks import build_all_checks
 from chrono_backups.orchestration.drills import build_drill
@@ -11,7 +12,7 @@ from chrono_backups.orchestration.proofs import build_verification
 from chrono_backups.orchestration.replicas import build_replicas
 from chrono_backups.orchestration.resources import build_resources
 from chrono_backups.orchestration.schedules import build_schedules
-from chrono_backups.orchestration.sensors import build_replication_sensor, failed_runs
+from chrono_backups.orchestration.sensors import build_replication_sensor
 from chrono_backups.orchestration.sources import SOURCE_ASSETS, configured_sources
 from chrono_backups.orchestration.wal_archive import archives_wal, build_wal_archive, build_wal_check, build_wal_sensor
 from chrono_backups.settings import Settings
@@ -34,9 +35,10 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         jobs=build_jobs(settings),
         schedules=build_schedules(settings),
         sensors=[
-            failed_runs,
+            ended_runs,
+            notifications,
             *([build_replication_sensor()] if replicas else []),
-            *([build_health_sensor(settings)] if settings.health.enabled else []),
+            *([build_health_sensor(settings)] if is_watched(settings) else []),
             *([build_wal_sensor()] if archives_wal(settings) else []),
         ],
         resources=build_resources(settings),
