@@ -8,7 +8,7 @@ import socket
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -37,6 +37,10 @@ from chrono_backups.monitoring.stored import Room, Stored, look
 from chrono_backups.monitoring.wal import WalState
 from chrono_backups.notifications.alerts import Alerts
 from chrono_backups.notifications.building import build_alerts, check_notifications
+from chrono_backups.notifications.incidents import Incident, Sighting
+from chrono_backups.notifications.message import Message
+from chrono_backups.notifications.outcome import type_in
+from chrono_backups.notifications.standing import standing_of
 from chrono_backups.redaction import redactor
 from chrono_backups.repository.evidence import Evidence, evidence
 from chrono_backups.repository.records import Manifest
@@ -46,6 +50,9 @@ from chrono_backups.repository.wal_archive import WalArchive
 from chrono_backups.settings import Settings
 from chrono_backups.variables import secret_values
 
+_HEALTH = "health: "
+"""What the operation of an incident begins with that health found; the check follows."""
+_SILENCE = "-hangs"
 _ON_THIS_MACHINE = ("local", "local_mirror")
 
 
@@ -68,6 +75,59 @@ def alerts(settings: Settings, clock: Clock) -> Alerts:
 def probe_channels(settings: Settings, clock: Clock) -> list[Finding]:
     """What is wrong with how people are told, as far as that shows without sending anything."""
     return check_notifications(settings.notifications, settings.state_dir, clock)
+
+
+def tell_health(telling: Alerts, report: HealthReport) -> tuple[Message, ...]:
+    """Have people hear of what health found, and of what is well again; what to say now.
+
+    What a check could not find out is neither begun nor over. Silence is believed the second time: one slow answer is
+    no incident.
+    """
+    best = report.best
+    if best is not None:
+        telling.note_standing(standing_of(best.newest, best.drills, report.at))
+    seen = [
+        Sighting(finding, operation=f"{_HEALTH}{check}", backup_type=type_in(finding.subject))
+        for check, found in report.by_check.items()
+        for finding in found
+        if finding.severity != "info"
+    ]
+    believed = telling.believed([one for one in seen if one.finding.code.endswith(_SILENCE)])
+    seen = [one for one in seen if not one.finding.code.endswith(_SILENCE) or one.key in believed]
+    return telling.observe(seen, partial(_would_be_seen, report))
+
+
+def _would_be_seen(report: HealthReport, incident: Incident) -> bool:
+    """Whether this look would have found the incident, were it still there."""
+    finding = incident.last.finding
+    check = incident.last.operation.removeprefix(_HEALTH)
+    if check != incident.last.operation:
+        return report.checks.get(check) != "unknown"
+    # A run failed for want of the storage, and here it answered.
+    answered = any(one.storage == finding.subject for one in report.stored)
+    return finding.code in {"storage-unavailable", "storage-denied"} and answered
+
+
+def digest_rows(settings: Settings, clock: Clock, since: datetime) -> list[tuple[str, str, str]]:
+    """For a digest: what each backup begun since then is called, how it ended, and how much it was. Newest first."""
+    application = Application(settings, clock=clock, attempts=1)
+    rows: list[tuple[str, str, str]] = []
+    with application.open_repository() as repository:
+        forgotten = set(repository.forgotten())
+        for name in sorted(repository.names("manifest"), key=_moment_of, reverse=True):
+            if name in forgotten or _moment_of(name) < since:
+                continue
+            with suppress(ObjectMissing, Damaged):
+                made = repository.manifest(name)
+                took = (made.finished_at - made.started_at).total_seconds()
+                stored = made.statistics.bytes_stored
+                rows.append((name, made.status, f"{stored:,} bytes stored anew, in {took:.0f} s"))
+    return rows
+
+
+def _moment_of(name: str) -> datetime:
+    parsed = parse_backup_id(name)
+    return parsed[1] if parsed else datetime.min.replace(tzinfo=UTC)
 
 
 def subjects(application: Application) -> Subjects:

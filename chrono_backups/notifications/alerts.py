@@ -28,7 +28,7 @@ Redact = Callable[[str], str]
 
 FAILURES_TO_TELL = 3
 """So many in a row, and a channel that does not answer is reported; one that refuses us at once."""
-_STANDING, _DIGEST = "standing", "digest"
+_STANDING, _DIGEST, _SUSPECTS = "standing", "digest", "suspects"
 _DIGEST_LATE = timedelta(hours=6)
 """A digest that could not be made so long after its time is left out."""
 
@@ -99,6 +99,17 @@ class Alerts:
     def ended(self, ended: Ended, *, token: str = "") -> tuple[Message, ...]:
         """Take note of how an operation ended. As ``observe``."""
         return self.observe(sightings(ended), partial(ends, ended), token=token)
+
+    def believed(self, suspects: Sequence[Sighting]) -> set[str]:
+        """Of these, the keys of those that were suspected the last time too, or are incidents already."""
+        if not self.enabled or (not suspects and not self._state.exists):
+            return set()
+        keys = {one.key for one in suspects}
+        with self._state.transaction() as sql:
+            ledger = Ledger(sql)
+            known = {*(ledger.fact(_SUSPECTS) or []), *(incident.key for incident in ledger.open_incidents())}
+            ledger.note(_SUSPECTS, sorted(keys))
+        return keys & known
 
     def observe_settings(self, found: Sequence[Finding]) -> tuple[Message, ...]:
         """Take note of what is wrong with the settings of notifications, among all findings of settings."""

@@ -91,7 +91,7 @@ EVENTS: Mapping[str, Event] = {
         "Replication slot in danger",
         "the replication slot is safe",
         "A server's slot is unused, lost or about to be.",
-        ("slot-lost", "slot-missing", "slot-unused"),
+        ("postgres-slot-lost", "postgres-slot-unreserved", "postgres-slot-idle"),
     ),
     "run-failed": Event("Run failed", "the run succeeds again", "A run of Dagster's that is none of the above failed."),
     "health": Event("Something is wrong", "it is well again", "Any finding of the health checks that is none above."),

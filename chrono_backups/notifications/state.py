@@ -17,6 +17,8 @@ from chrono_backups.errors import NotificationError
 FILE = "notifications.sqlite3"
 _WAIT_SECONDS = 20.0
 """For another process's transaction: they take milliseconds, but the disk may be busy with a backup."""
+SYNCHRONOUS = "FULL"
+"""Each transaction is on the disk before it is over."""
 _VERSION = 1
 
 _SCHEMA = """
@@ -86,7 +88,7 @@ class State:
         try:
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
             connection.execute("PRAGMA foreign_keys = ON")
             self._prepare(connection)
         except BaseException:

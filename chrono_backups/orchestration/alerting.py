@@ -8,19 +8,21 @@ alert and lose none. What was told of a run is not told again.
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
 
 import dagster as dg
 from dagster import DagsterEventType, EventLogEntry, EventLogRecord, RunStatusChangeRecordsFilter
 
 from chrono_backups import settings as settings_module
 from chrono_backups.clock import SystemClock
+from chrono_backups.errors import ChronoBackupsError
 from chrono_backups.notifications.alerts import Alerts
 from chrono_backups.notifications.heartbeat import good_backup
 from chrono_backups.notifications.incidents import Incident
 from chrono_backups.notifications.message import Message
 from chrono_backups.notifications.outcome import sightings
 from chrono_backups.orchestration.run_outcomes import RunOutcome, outcome
-from chrono_backups.oversight import alerts
+from chrono_backups.oversight import alerts, digest_rows
 from chrono_backups.settings import Settings
 
 INTERVAL_SECONDS = 30
@@ -137,6 +139,10 @@ def notifications(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     if not telling.enabled:
         return dg.SkipReason("No channel is enabled: nobody is told anything (docs/notifications.md).")
     telling.observe_settings(settings.findings())
+    try:
+        telling.digest(settings.timezone, partial(digest_rows, settings, SystemClock()))
+    except ChronoBackupsError as error:  # tried again by the next ticks, for some hours
+        context.log.warning(f"no digest yet: {error}")
     report = telling.flush(DELIVERY_SECONDS)
     for name, fault in report.faults.items():
         context.log.warning(f"{name}: {fault}")

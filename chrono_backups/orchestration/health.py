@@ -9,12 +9,13 @@ import dagster as dg
 
 from chrono_backups import settings as settings_module
 from chrono_backups.clock import SystemClock
+from chrono_backups.errors import NotificationError
 from chrono_backups.events import Finding
 from chrono_backups.monitoring.bounded import Bounded
 from chrono_backups.monitoring.health import HealthReport
 from chrono_backups.orchestration.metadata import Metadata, findings_table, table
 from chrono_backups.orchestration.resources import BackupsResource
-from chrono_backups.oversight import check_health
+from chrono_backups.oversight import alerts, check_health, tell_health
 from chrono_backups.settings import Settings
 
 GROUP = "health"
@@ -58,8 +59,14 @@ def build_health_sensor(settings: Settings) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Looks at storages, sources and backups, and shows what is wrong on the asset backup_health.",
     )
-    def health() -> dg.SensorResult:
-        report = check_health(settings_module.load(), SystemClock(), bounded)
+    def health(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        loaded, clock = settings_module.load(), SystemClock()
+        report = check_health(loaded, clock, bounded)
+        try:
+            for message in tell_health(alerts(loaded, clock), report):
+                context.log.info(f"to be told: {message.headline}")
+        except NotificationError as error:  # the next look tells it
+            context.log.error(f"{error} {error.hint}")
         metadata = _metadata(report)
         evaluation = dg.AssetCheckEvaluation(
             asset_key=HEALTH,
@@ -73,6 +80,12 @@ def build_health_sensor(settings: Settings) -> dg.SensorDefinition:
         return dg.SensorResult(asset_events=[observation, evaluation])
 
     return health
+
+
+def is_watched(settings: Settings) -> bool:
+    """Whether health is looked at by itself: as its setting says or, unsaid, where there is somebody to tell."""
+    said = "enabled" in settings.health.model_fields_set
+    return settings.health.enabled or (not said and bool(settings.notifications.channels))
 
 
 def _severity(report: HealthReport) -> dg.AssetCheckSeverity:

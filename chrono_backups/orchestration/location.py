@@ -6,7 +6,7 @@ from chrono_backups.orchestration.alerting import ended_runs, notifications
 from chrono_backups.orchestration.backups import build_backups
 from chrono_backups.orchestration.checks import build_all_checks
 from chrono_backups.orchestration.drills import build_drill
-from chrono_backups.orchestration.health import HEALTH_ASSET, build_health_sensor, healthy
+from chrono_backups.orchestration.health import HEALTH_ASSET, build_health_sensor, healthy, is_watched
 from chrono_backups.orchestration.jobs import build_jobs
 from chrono_backups.orchestration.proofs import build_verification
 from chrono_backups.orchestration.replicas import build_replicas
