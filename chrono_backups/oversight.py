@@ -56,14 +56,16 @@ _SILENCE = "-hangs"
 _ON_THIS_MACHINE = ("local", "local_mirror")
 
 
-def check_health(settings: Settings, clock: Clock, bounded: Bounded | None = None) -> HealthReport:
-    """Everything that ``monitoring/health.py`` looks at, within BACKUP_HEALTH_CHECK_TIMEOUT.
+def check_health(
+    settings: Settings, clock: Clock, bounded: Bounded | None = None, *, began: float | None = None
+) -> HealthReport:
+    """Everything that ``monitoring/health.py`` looks at, within BACKUP_HEALTH_CHECK_TIMEOUT from ``began`` on.
 
     A service hands in the same ``bounded`` each time. Raises nothing of ours: what fails is a finding.
     """
     # A storage is asked once: there is no time for more, and the next look comes soon.
     application = Application(settings, clock=clock, attempts=1)
-    report = health.check(subjects(application), settings.health, clock, bounded)
+    report = health.check(subjects(application), settings.health, clock, bounded, began)
     return report.masked(redactor(settings, os.environ))
 
 

@@ -38,6 +38,7 @@ class Context:
     def __init__(self, output: Output, *, clock: Clock | None = None) -> None:
         self.output = output
         self.clock = clock if clock is not None else SystemClock()
+        self.began = self.clock.monotonic()
         self.when_cancelled = ""
         """What to say of the state that a cancelled run leaves behind; the verb knows."""
         self.leave_at_once = False

@@ -37,7 +37,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Look, and tell."""
-    report = check_health(context.settings, context.clock)
+    report = check_health(context.settings, context.clock, began=context.began)
     # A thread that hangs may have begun others, for which the interpreter would wait at its end.
     context.leave_at_once = bool(report.hanging)
     well = report.status == "healthy"

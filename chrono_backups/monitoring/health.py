@@ -132,12 +132,24 @@ def _clock_time(seconds: float) -> str:
     return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
-def check(subjects: Subjects, settings: HealthSettings, clock: Clock, bounded: Bounded | None = None) -> HealthReport:
-    """Look at everything at once and judge it, within ``settings.timeout`` seconds."""
-    bounded, began = bounded or Bounded(), clock.monotonic()
-    enough_at = began + settings.timeout * _PART_FOR_RECORDS
+def check(
+    subjects: Subjects,
+    settings: HealthSettings,
+    clock: Clock,
+    bounded: Bounded | None = None,
+    began: float | None = None,
+) -> HealthReport:
+    """Look at everything at once and judge it, within ``settings.timeout`` seconds.
+
+    They count from ``began``, a time of ``clock.monotonic``, where the process has been at work since then; at least
+    half of them are for the looks.
+    """
+    bounded, now = bounded or Bounded(), clock.monotonic()
+    began = now if began is None else began
+    seconds = max(settings.timeout / 2, began + settings.timeout - now)
+    enough_at = now + seconds * _PART_FOR_RECORDS
     looks = _looks(subjects, settings, lambda: clock.monotonic() > enough_at)
-    answers = bounded.run(looks, settings.timeout)
+    answers = bounded.run(looks, seconds)
     judged = _Judged(subjects, settings, clock.now(), answers)
     off = _disabled(subjects, settings)
     by_check = {name: tuple(found) for name, found in judged.findings().items()}

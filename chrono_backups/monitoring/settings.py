@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationInfo, field_validator
+
 from chrono_backups.variables import AbsolutePath, Section, variable
 
 
@@ -91,6 +93,14 @@ class HealthSettings(Section):
     disk_critical: float = variable(
         "BACKUP_HEALTH_DISK_CRITICAL_PERCENT", 95.0, gt=0, le=100, about="A storage so full is critical."
     )
+
+    @field_validator("disk_critical")
+    @classmethod
+    def _above_the_warning(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("disk_warning", 0):
+            raise ValueError("a number of at least BACKUP_HEALTH_DISK_WARNING_PERCENT")
+        return value
+
     replica_hours: float = variable(
         "BACKUP_HEALTH_REPLICA_HOURS", 6.0, ge=0, le=100000, about="A backup that has no replica by then has a finding."
     )

@@ -14,7 +14,6 @@ A blocking check that fails fails its run, and holds replication back until the 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 import dagster as dg
 
@@ -22,6 +21,7 @@ from chrono_backups.errors import Damaged
 from chrono_backups.events import Finding
 from chrono_backups.identifiers import BACKUP_TYPES, BackupType
 from chrono_backups.maintenance.verify import verify
+from chrono_backups.monitoring import plausible
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.metadata import Metadata, findings_table, in_words, plain_metadata, table
 from chrono_backups.orchestration.names import (
@@ -41,11 +41,6 @@ from chrono_backups.repository.evidence import newest_evidence
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 
-KIN = 10
-"""How many earlier backups of the type a size is compared with."""
-SMALLEST, LARGEST = 0.5, 2.0
-"""A source's content against the median of its kin."""
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -54,6 +49,8 @@ class Subject:
     manifest: Manifest
     storage: str
     read_bytes: bool
+    size_factor: float
+    """How many times smaller or larger than its kin a source is suspicious."""
 
 
 @dataclass(frozen=True)
@@ -111,19 +108,11 @@ def verified_in_words(findings: Sequence[Finding], *, whole: bool) -> str:
 
 
 def _size(_context: dg.AssetCheckExecutionContext, repository: Repository, subject: Subject) -> Judgement:
-    kin = [
-        one
-        for one in repository.readable_backups()[0]
-        if one.type == subject.manifest.type and one.started_at < subject.manifest.started_at
-    ]
     rows, odd = [], []
-    for snapshot in subject.manifest.snapshots:
-        size = snapshot.statistics.bytes_total
-        earlier = [same.statistics.bytes_total for one in kin[:KIN] if (same := one.snapshot(snapshot.source))]
-        usual = median(earlier) if earlier else size
-        if not (SMALLEST * usual <= size <= LARGEST * usual):
-            odd.append(f"{snapshot.source}: {in_words(size)}, usually {in_words(usual)}")
-        rows.append((snapshot.source, in_words(size), in_words(usual), len(earlier)))
+    for one in plausible.sizes(subject.manifest, repository.readable_backups()[0]):
+        if one.is_odd(subject.size_factor):
+            odd.append(f"{one.source}: {in_words(one.size)}, usually {in_words(one.usual)}")
+        rows.append((one.source, in_words(one.size), in_words(one.usual), one.kin))
     sizes = dg.MetadataValue.md(table(("source", "content#", "usual#", "earlier backups#"), rows))
     words = "; ".join(odd) or "As large as backups of this type usually are."
     return Judgement(not odd, dg.AssetCheckSeverity.WARN, {"sizes": sizes}, words)
@@ -192,6 +181,7 @@ def check_key(backup_type: BackupType, name: str) -> dg.AssetCheckKey:
 
 def _subject(context: dg.AssetCheckExecutionContext, backups: BackupsResource, backup_type: BackupType) -> Subject:
     """The backup that this run made; of a lone check, the newest one of its day, else of its type."""
+    factor = backups.load().health.size_factor
     day = [context.partition_key] if context.has_partition_key else None
     records = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=backup_asset_key(backup_type), asset_partitions=day), limit=1
@@ -202,12 +192,12 @@ def _subject(context: dg.AssetCheckExecutionContext, backups: BackupsResource, b
             newest = next((one for one in repository.readable_backups()[0] if one.type == backup_type), None)
         if newest is None:
             raise dg.Failure(f"There is no {backup_type} backup to check.", allow_retries=False)
-        return Subject(newest, PRIMARY, True)
+        return Subject(newest, PRIMARY, True, factor)
     facts = {name: value.value for name, value in made.metadata.items()}
     storage = str(facts.get("storage", PRIMARY))
     with backups.opened(storage) as (_, repository):
         manifest = repository.backup(str(facts["backup_id"]))
-    return Subject(manifest, storage, bool(facts.get("verify_integrity", True)))
+    return Subject(manifest, storage, bool(facts.get("verify_integrity", True)), factor)
 
 
 def build_checks(backup_type: BackupType) -> dg.AssetChecksDefinition:

@@ -64,10 +64,14 @@ def test_a_storage_that_hangs_keeps_nobody_waiting(ready: Site) -> None:
             "BACKUP_AWS_ACCESS_KEY_ID": ACCESS_KEY, "BACKUP_AWS_SECRET_ACCESS_KEY": SECRET_KEY, **ROOMY,
         }  # fmt: skip
         began = time.monotonic()
+        ready.run("list")
+        alone = time.monotonic() - began
+        began = time.monotonic()
         found = ready.json("health", code=1, **hanging)
         took = time.monotonic() - began
         assert server.connections, "it was asked"
     (finding,) = found["findings"]
     assert (finding["code"], finding["subject"], finding["severity"]) == ("storage-hangs", "aws_s3", "error")
     assert found["metrics"]["total_backups"] == 1, "what answers is told"
-    assert took <= 5, f"it took {took:.1f} s"
+    # On a machine that is so busy that a listing takes two seconds, that time comes on top.
+    assert took <= max(5, 3 + 2 * alone), f"it took {took:.1f} s, a listing {alone:.1f} s"
