@@ -16,6 +16,7 @@ from chrono_backups.assembly import Application
 from chrono_backups.errors import StorageUnavailable
 from chrono_backups.settings import load
 from chrono_backups_tests.cli.conftest import KEY, Site, same_tree, write_tree
+from chrono_backups_tests.cli.in_process import SiteInProcess
 from chrono_backups_tests.servers.fault_proxy import FaultProxy
 from chrono_backups_tests.servers.faults import Answer, Corrupt, LoseAnswer, Reset, Truncate
 
@@ -42,7 +43,7 @@ class WholeBackupContract:
     def site(self, tmp_path: Path, target: int, variables: Variables, monkeypatch: pytest.MonkeyPatch) -> Site:
         """A tree to protect, the storage's settings, no repository yet."""
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        made = Site(tmp_path)
+        made = SiteInProcess(tmp_path)
         write_tree(made.data)
         made.settings = {
             "BACKUP_ENCRYPTION_KEY": KEY,
@@ -80,7 +81,7 @@ class WholeBackupContract:
         application.take_backup("full", trigger="test")
         proxy.script(Truncate(method="GET", path="packs", keep=10), Reset(method="GET", path="packs", direction="down"))
         restored = site.root / "restored"
-        through_proxy = Site(site.root, site.settings | variables(proxy.port))
+        through_proxy = SiteInProcess(site.root, site.settings | variables(proxy.port))
         through_proxy.run("restore", "latest", "--to", str(restored))
         assert same_tree(site.data, restored / "files" / str(site.data).lstrip("/"))
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from chrono_backups_tests.cli.conftest import Site
+from chrono_backups_tests.cli.in_process import SiteInProcess
 from chrono_backups_tests.contracts.whole_backup_contract import Variables, WholeBackupContract
 from chrono_backups_tests.servers.azurite import ACCOUNT, Azurite
 
@@ -40,7 +41,9 @@ class TestWholeBackups(WholeBackupContract):
             ACCOUNT, site.settings["BACKUP_AZURE_CONTAINER_NAME"], account_key=server.key, permission="rcl",
             start=now - timedelta(minutes=5), expiry=now + timedelta(hours=1),
         )  # fmt: skip
-        writer = Site(site.root, site.settings | {"BACKUP_AZURE_SAS_TOKEN": token, "BACKUP_AZURE_ACCOUNT_KEY": ""})
+        writer = SiteInProcess(
+            site.root, site.settings | {"BACKUP_AZURE_SAS_TOKEN": token, "BACKUP_AZURE_ACCOUNT_KEY": ""}
+        )
         first = writer.backup()
         second = writer.backup("incremental")
         assert [one["id"] for one in writer.json("list")] == [second, first]
