@@ -4,8 +4,8 @@
     python -m benchmarks.storages_replicate --packs 8 --rounds 1 --objects 1000 --to local sftp
 
 From a directory to another one, to an unprivileged sshd and to an S3 server (a real one where its program is found,
-else moto, which is the slower side by far). Raw is the same objects, by four threads: read from the source, and put
-into the destination; the slower of the two is what replication is measured by. Rounds alternate.
+else moto, which is the slower side by far). Raw is the same objects, by as many threads as replication has: read from
+the source, and put into the destination; the slower of the two is what replication is measured by. Rounds alternate.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from chrono_backups.clock import SystemClock
-from chrono_backups.maintenance.replicate import replicate
+from chrono_backups.maintenance.replicate import THREADS, replicate
 from chrono_backups.pipeline.packing import pack_digest
 from chrono_backups.repository.repository import Repository
 from chrono_backups.storage.base import Storage
@@ -31,7 +31,6 @@ from chrono_backups_tests.servers.moto_server import MotoServer, s3_client, s3_s
 from chrono_backups_tests.servers.s3_binary import program, s3_server
 from chrono_backups_tests.servers.sshd import ssh_server
 
-_THREADS = 4
 Opener = Callable[[str], Storage]
 """Makes an empty storage of that name."""
 
@@ -71,7 +70,7 @@ def timed(work: Callable[[], object]) -> float:
 
 def raw(source: Storage, destination: Storage, keys: Sequence[str]) -> tuple[float, float]:
     """Seconds of reading all and of putting all."""
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         down = timed(lambda: list(pool.map(lambda key: len(source.get(key)), keys)))
         contents = [source.get(key) for key in keys]
         up = timed(lambda: list(pool.map(destination.put, keys, contents)))

@@ -130,11 +130,14 @@ def _directory(keys: Keys, view: memoryview) -> list[PackedChunk]:
     return read_directory(keys, view[:HEADER_SIZE], view[start:end], start)
 
 
-def on_threads(work: Callable[[A], B], items: Iterable[A], threads: int = THREADS) -> Generator[B]:
-    """What ``work`` makes of each item, in order, by that many threads that are little ahead of the caller."""
+def on_threads(work: Callable[[A], B], items: Iterable[A], threads: int = THREADS, *, ahead: int = 1) -> Generator[B]:
+    """What ``work`` makes of each item, in order, by that many threads that are so many items ahead of the caller.
+
+    Where results are small more may be ahead: then nobody idles while the first of those under way takes long.
+    """
     waiting = iter(items)
     with ThreadPoolExecutor(threads, thread_name_prefix="maintenance") as pool:
-        under_way: list[Future[B]] = [pool.submit(work, item) for item in islice(waiting, threads + 1)]
+        under_way: list[Future[B]] = [pool.submit(work, item) for item in islice(waiting, threads + ahead)]
         try:
             while under_way:
                 yield under_way.pop(0).result()

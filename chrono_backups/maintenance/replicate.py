@@ -44,9 +44,10 @@ from chrono_backups.repository.repository import Repository
 from chrono_backups.storage.base import Storage
 
 _ROUNDS = 10
-_THREADS = 4
-"""Objects under way at once, each of which is held whole: a storage that is far away is kept busy by several, and a
-pack has 17 MiB at most."""
+THREADS = 6
+"""Objects under way at once, each of which is held whole: a storage that is far away is kept busy by several, while
+others are read and proven. A pack has 17 MiB at most."""
+_AHEAD = 8
 _AFTER = "Repair the source or take a new backup; then replicate again."
 
 
@@ -220,7 +221,7 @@ class _Replication:
 
         self._copier.present += len(here) - len(missing)
         have = set(there) - set(missing)
-        with closing(on_threads(copy, missing, _THREADS)) as results:
+        with closing(on_threads(copy, missing, THREADS, ahead=_AHEAD)) as results:
             for number, (name, copied) in enumerate(zip(missing, results, strict=True), 1):
                 if copied:
                     have.add(name)
@@ -287,7 +288,7 @@ class _Replication:
             with suppress(ObjectMissing):  # forgotten and pruned meanwhile
                 self._copier.copy(kind, name, here[name], there.get(name))
 
-        with closing(on_threads(copy, [name for name in wanted if name in here], _THREADS)) as results:
+        with closing(on_threads(copy, [name for name in wanted if name in here], THREADS)) as results:
             for _ in results:
                 self._held.keep()
 
