@@ -50,7 +50,10 @@ def s3_server(path: str, root: Path | None = None) -> Iterator[int]:
     if Path(path).name == "minio":
         command = [path, "server", "--quiet", "--address", address, str(data)]
     else:
-        command = [path, "--port", address, "--keep-alive", "--quiet", "posix", str(data)]
+        versions = room / "versions"
+        versions.mkdir()
+        store = ["posix", "--versioning-dir", str(versions), str(data)]
+        command = [path, "--port", address, "--keep-alive", "--quiet", *store]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(port, process)

@@ -61,6 +61,18 @@ class TestS3StorageOfARealServer(SharedStorageContract):
         return Opener(s3_settings(port, bucket, prefix=prefix_name()))
 
 
+class TestLockingS3StorageOfARealServer(LockingStorageContract):
+    @pytest.fixture
+    def storage(self, real_server: tuple[int, str]) -> Iterator[S3Storage]:
+        port, _ = real_server
+        bucket = bucket_name()
+        with closing(s3_client(port)) as client:
+            client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+        settings = s3_settings(port, bucket, prefix="locked", lock_days=LOCK_DAYS)
+        with closing(S3Storage.open(settings, create=True)) as storage:
+            yield storage
+
+
 class TestLockingS3Storage(LockingStorageContract):
     @pytest.fixture
     def storage(self, moto: MotoServer) -> Iterator[S3Storage]:
