@@ -1,9 +1,11 @@
-"""What ``make demo`` does: a small site is backed up, changed and backed up again through Dagster, proven,
-replicated, restored by the command line alone, compared, and shown in Dagster's UI.
+"""What ``make demo`` does: a small site and its PostgreSQL database are backed up, changed and backed up again through
+Dagster, proven, replicated, restored by the command line alone, compared, and shown in Dagster's UI. A table is dropped
+meanwhile, and the database restored to the moment before.
 
 python -m demo [--port 3000] [--once]
 
-Everything it makes lies below ``.demo/`` in the checkout, and is made anew each time.
+What it makes lies below ``.demo/`` in the checkout, and is made anew each time; the database lies in a temporary
+directory, which is gone afterwards.
 """
 
 import argparse
@@ -17,6 +19,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from demo.account import Account
+from demo.database import Database, DatabaseFailed
+from demo.point_in_time import PointInTime
+from demo.receiver import Receiver, ReceiverFailed
 from demo.served import CHECKOUT, Served, ServedFailed, free_port
 from demo.walk import CommandFailed, Walk
 
@@ -39,13 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _demo(options.port, options.once)
         except KeyboardInterrupt:
             return 130
-        except (CommandFailed, ServedFailed) as failure:
+        except (CommandFailed, DatabaseFailed, ReceiverFailed, ServedFailed) as failure:
             print(f"\ndemo: {failure}", file=sys.stderr)
             return 1
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m demo", description="Back up a small site, restore and compare it.")
+    parser = argparse.ArgumentParser(
+        "python -m demo", description="Back up a small site and its database, restore, compare."
+    )
     parser.add_argument("--port", type=int, default=3000, help="of the UI (3000); the next free one if it is taken")
     parser.add_argument("--once", action="store_true", help="end when all is compared, in place of serving the UI")
     return parser.parse_args(arguments)
@@ -59,15 +66,27 @@ def _demo(port: int, once: bool) -> int:
     for left in PLACE.iterdir():
         if left.name != "lock":
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-    account = Account(f"Chrono Backups, shown on a small site. Everything lies in {_shown(PLACE)}/.")
+    account = Account(
+        f"Chrono Backups, shown on a small site with a database. All lies in {_shown(PLACE)}/, but for the database."
+    )
     walk = Walk(PLACE, account)
     walk.make_site()
-    walk.set_up()
     with ExitStack() as until_the_end:
+        with account.step("Its database, in which orders come in from now on") as said:
+            database = until_the_end.enter_context(Database())
+            database.work()
+            held = database.holding()
+            said(
+                f"PostgreSQL {database.version} on 127.0.0.1:{database.port}, {held.rows:,} orders, in {database.place}"
+            )
+        walk.set_up(database.settings())
+        with account.step("wal-receive: a service that stores the database's log within seconds") as said:
+            receiver = until_the_end.enter_context(Receiver(PLACE, walk.environment))
+            said(f"what it says: {_shown(PLACE)}/wal-receive.log")
         with account.step("Dagster: webserver, daemon and code location") as said:
             served = until_the_end.enter_context(Served(PLACE / "dagster", PLACE, walk.environment, free_port(port)))
             said(f"{served.url} – what follows can be watched there")
-        restored = walk.through(served)
+        restored = walk.through(served, PointInTime(account, database, receiver))
         if restored and not once:
             _serve(served)
     return 0 if restored else 1

@@ -57,6 +57,7 @@ class Served:
         self._working = working
         # Code servers talk over sockets in the temporary directory, and a path of a socket has to be short.
         self._temporary = tempfile.TemporaryDirectory(prefix="dagster-")
+        Path(self._temporary.name).chmod(0o711)  # a drill's server, which is not root, has its socket below
         self._environment = {**environment, "DAGSTER_HOME": str(home), "TMPDIR": self._temporary.name}
         self._port = port
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -163,22 +164,30 @@ class Served:
             raise ServedFailed(f"Dagster refused a question: {found['errors']}")
         return found["data"]
 
-    def run(self, job: str, day: str | None = None, config: Mapping[str, Any] | None = None) -> str:
-        """Launch a job, for a day where it has days, and wait until it is done. Returns the run's id."""
-        run = self.launch(job, day, config)
+    def run(
+        self, job: str, day: str | None = None, config: Mapping[str, Any] | None = None, storage: str | None = None
+    ) -> str:
+        """Launch a job, for a day (and a storage) where it has such, and wait until it is done; the run's id."""
+        run = self.launch(job, day, config, storage)
         if (status := self.end_of(run)) != "SUCCESS":
             raise ServedFailed(f"{job} ended as {status}: {self.url}/runs/{run}\n{self.failures(run)}")
         return run
 
-    def launch(self, job: str, day: str | None = None, config: Mapping[str, Any] | None = None) -> str:
+    def launch(
+        self, job: str, day: str | None = None, config: Mapping[str, Any] | None = None, storage: str | None = None
+    ) -> str:
         """Launch a job as the launchpad does. Returns the run's id."""
+        tags = {"dagster/partition": day} if day else {}
+        if day and storage:
+            both = {"dagster/partition/day": day, "dagster/partition/storage": storage}
+            tags = {"dagster/partition": f"{day}|{storage}", **both}
         launched = self.ask(
             """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
                 __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
             params={
                 "selector": {**LOCATION, "jobName": job},
                 "runConfigData": dict(config or {}),
-                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": day}] if day else []},
+                "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
             },
         )["launchRun"]
         if launched["__typename"] != "LaunchRunSuccess":
@@ -210,7 +219,7 @@ class Served:
         found = self.ask(
             """query($run: ID!) { runOrError(runId: $run) { ... on Run { assetMaterializations { metadataEntries {
                 label ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue }
-                ... on TextMetadataEntry { text } } } } } }""",
+                ... on TextMetadataEntry { text } ... on BoolMetadataEntry { boolValue } } } } } }""",
             run=run,
         )
         out: dict[str, Any] = {}

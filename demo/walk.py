@@ -1,4 +1,4 @@
-"""The walk: a site, its settings, two backups and their proof through Dagster, two restores without it."""
+"""The walk: a site and its stores, their settings, two backups and their proof through Dagster, restores without it."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from typing import Any
 from chrono_backups.cli.terminal.quantities import count, size
 from demo.account import Account
 from demo.compare import compare, compare_sparseness
+from demo.point_in_time import PointInTime
 from demo.served import Served, ServedFailed
 from demo.site import Site, build_site, change_site
 
@@ -34,9 +35,10 @@ BACKUP_FIRST_DAY={first_day}
 BACKUP_SCHEDULE_FULL_BACKUPS="0 2 * * 0"
 BACKUP_SCHEDULE_INCREMENTAL_BACKUPS="0 3 * * 1-6"
 BACKUP_SCHEDULE_CONFIGURATION="0 4 * * *"
-BACKUP_SCHEDULE_DATABASE_ONLY=off
+BACKUP_SCHEDULE_DATABASE_ONLY="0 */6 * * *"
 BACKUP_SCHEDULE_RETENTION="0 5 * * *"
 BACKUP_SCHEDULE_VERIFICATION="0 6 * * 0"
+BACKUP_SCHEDULE_DRILL="0 7 1 * *"
 """
 
 
@@ -61,10 +63,10 @@ class Walk:
             build_site(self._site.root)
             said(f"{_extent(self._site)} in {self._site.root}")
 
-    def set_up(self) -> None:
-        """What an operator does once: a key, the settings, the repository."""
+    def set_up(self, stores: Mapping[str, str]) -> None:
+        """What an operator does once: a key, the settings, the repository. ``stores``: how to reach the servers."""
         with self._account.step("A key, the settings, an empty repository") as said:
-            self._command("keygen", "--to", str(self._place / "encryption.key"))
+            self.command("keygen", "--to", str(self._place / "encryption.key"))
             first_day = (datetime.now(UTC) - timedelta(days=6)).date()
             settings = _SETTINGS.format(
                 files=_paths(self._site.files),
@@ -72,17 +74,23 @@ class Walk:
                 place=self._place,
                 first_day=first_day.isoformat(),
             )
-            (self._place / ".env").write_text(settings)
-            made = self._command("init")
+            settings += "".join(f'{name}="{value}"\n' for name, value in stores.items())
+            file = self._place / ".env"
+            file.touch(mode=0o600)
+            file.write_text(settings)
+            made = self.command("init")
             said(f"encrypted repository {made['repository'][:12]}… in {made['location']}; settings: {self._place}/.env")
 
-    def through(self, served: Served) -> bool:
+    def through(self, served: Served, past: PointInTime) -> bool:
         """Back up, change, back up, prove, replicate, restore; whether all was restored as it was."""
-        full = self._back_up(served, "full", "A full backup, by a Dagster run")
-        with self._account.step("A day of work on the site") as said:
+        full = self._back_up(served, "full", "A full backup, by a Dagster run: files, configuration, database")
+        with self._account.step("A day of work on the site, while orders come in") as said:
             change_site(self._site.root, day=1)
             said(f"pages added, edited, moved and removed, a longer log, a new token: {_extent(self._site)}")
-        incremental = self._back_up(served, "incremental", "An incremental backup, by a Dagster run")
+        incremental = self._back_up(served, "incremental", "An incremental backup under load, by a Dagster run")
+        accident = past.accident()
+        again = past.restore(accident, self.command, served)
+        past.drill(accident, served, _today())
         self._prove(served)
         self._replicate(served, {full, incremental})
         present = self._restore(
@@ -90,10 +98,10 @@ class Walk:
             incremental, "repository", self._site,
         )  # fmt: skip
         earlier = build_site(self._place / "as-it-was" / "site")
-        past = self._restore(
+        earlier_site = self._restore(
             "Restored from the mirror alone: the site as it was before the day of work", full, "mirror", earlier
         )
-        return present and past
+        return again and present and earlier_site
 
     def _back_up(self, served: Served, kind: str, title: str) -> str:
         with self._account.step(title) as said:
@@ -103,6 +111,10 @@ class Walk:
             said(
                 f"{backup_id}, {facts['status']}: {count(facts['files'], 'file')}, read {size(facts['bytes_read'])}, "
                 f"new {size(facts['bytes_added'])}, stored {size(facts['bytes_stored'])}"
+            )
+            said(
+                f"of it the database: {facts['postgres_effective']}, read {size(facts['postgres_bytes_read'])}, "
+                f"up to LSN {facts['postgres_lsn']}"
             )
             said(f"{_passed(served.checks(run))} – {served.url}/runs/{run}")
             return backup_id
@@ -126,7 +138,7 @@ class Walk:
                 made = served.succeeded("backup_replica")
                 if not made:
                     return ""
-                held = {one["id"] for one in self._command("list", "--storage", "local_mirror")}
+                held = {one["id"] for one in self.command("list", "--storage", "local_mirror")}
                 return made[0] if wanted <= held else ""
 
             run = served.until(replicated, "the replica", _SECONDS_TO_REPLICATE)
@@ -139,7 +151,7 @@ class Walk:
         elsewhere = self._place / f"elsewhere-{repository}"
         elsewhere.mkdir()  # a working directory without .env
         with self._account.step(title) as said:
-            done = self._command(
+            done = self.command(
                 "restore", backup_id, "--to", str(target), working=elsewhere,
                 settings={
                     "BACKUP_LOCAL_PATH": str(self._place / repository),
@@ -149,14 +161,16 @@ class Walk:
             differences = _differences(self._site, expected, target)
             said(f"{backup_id}: {count(done['files'], 'file')}, {size(done['bytes'])} in {target}")
             if not differences:
-                said("compared: every byte, mode, owner, time, link, hole and extended attribute is as it was")
+                said(
+                    "files and configuration compared: every byte, mode, owner, time, link, hole and xattr is as it was"
+                )
             else:
                 said(f"NOT as it was, {count(len(differences), 'difference')}:")
                 for line in differences[:_SHOWN]:
                     said(f"  {line}")
         return not differences
 
-    def _command(self, *words: str, settings: Mapping[str, str] | None = None, working: Path | None = None) -> Any:
+    def command(self, *words: str, settings: Mapping[str, str] | None = None, working: Path | None = None) -> Any:
         """What ``chrono-backups --json …`` answers. Raises ``CommandFailed``."""
         ran = subprocess.run(
             [str(Path(sys.executable).with_name("chrono-backups")), "--json", *words],
