@@ -15,10 +15,10 @@ PORT ?= 3000
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers test soak lint format demo ui bench bench-storages screenshots pins clean
+.PHONY: help setup servers test soak lint format demo ui bench bench-storages bench-meilisearch screenshots pins clean
 
 help:  ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY)  ## Make .venv with everything pinned (the others do it by themselves)
 
@@ -66,6 +66,9 @@ bench-storages: $(READY) servers  ## Measure S3, SFTP and replication against rc
 	$(BIN)/python -m benchmarks.storages_s3 $(ARGS)
 	$(BIN)/python -m benchmarks.storages_sftp $(ARGS)
 	$(BIN)/python -m benchmarks.storages_replicate $(ARGS)
+
+bench-meilisearch: $(READY)  ## Measure Meilisearch's captures and restores (ARGS="--documents 100000 --rounds 1")
+	$(BIN)/python -m benchmarks.meilisearch $(ARGS)
 
 screenshots: $(READY)  ## Make the pictures of the UI in docs/images (needs chromium and chromium-driver)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "selenium>=4.20,<5"

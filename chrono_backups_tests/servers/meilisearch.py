@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--version", default=VERSION)
     parser.add_argument("--generate", default="", metavar="INDEX:COUNT")
     parser.add_argument("--spoil", type=json.loads, metavar="KEY", help="have the document of that key come out wrong")
+    parser.add_argument("--swallow", action="store_true", help="count documents that are added, and don't keep them")
     parser.add_argument("--http-addr", default="", metavar="HOST:PORT", help="as a real one takes it, without input")
     for ignored in ("--db-path", "--dump-dir", "--snapshot-dir", "--env"):
         parser.add_argument(ignored, help="as a real one takes it; everything is kept in memory")
@@ -175,7 +176,7 @@ def main() -> None:
     arguments = parser.parse_args()
     port = int(arguments.http_addr.rpartition(":")[2] or arguments.port)
     with MeilisearchServer(master_key=arguments.master_key, version=arguments.version, port=port) as server:
-        server.engine.spoilt = arguments.spoil
+        server.engine.spoilt, server.engine.swallows = arguments.spoil, arguments.swallow
         uid, _, count = arguments.generate.partition(":")
         if uid:
             generate(server, uid, int(count))
