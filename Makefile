@@ -18,7 +18,7 @@ ARGS ?=
 .PHONY: help setup servers test soak lint format demo ui bench bench-storages bench-meilisearch screenshots pins clean
 
 help:  ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY)  ## Make .venv with everything pinned (the others do it by themselves)
 

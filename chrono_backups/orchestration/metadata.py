@@ -95,7 +95,22 @@ def _postgres_boundary(facts: Mapping[str, Any]) -> Metadata:
     }
 
 
-BOUNDARIES: Mapping[str, Callable[[Mapping[str, Any]], Metadata]] = {"postgres": _postgres_boundary}
+def _meilisearch_boundary(facts: Mapping[str, Any]) -> Metadata:
+    """The newest finished task, and how many documents were captured."""
+    indexes = facts.get("indexes", {})
+    return {
+        "task_uid": dg.MetadataValue.int(int(facts.get("boundary", {}).get("task_uid", -1))),
+        "server_version": dg.MetadataValue.text(str(facts.get("version", ""))),
+        "indexes": dg.MetadataValue.int(len(indexes)),
+        "documents": dg.MetadataValue.int(sum(int(one["documents"]) for one in indexes.values())),
+        "documents_unchanged": dg.MetadataValue.int(sum(int(one["kept"]) for one in indexes.values())),
+    }
+
+
+BOUNDARIES: Mapping[str, Callable[[Mapping[str, Any]], Metadata]] = {
+    "postgres": _postgres_boundary,
+    "meilisearch": _meilisearch_boundary,
+}
 """What is shown of a store's facts."""
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 from chrono_backups.assembly import Application
 from chrono_backups.errors import SourceError
 from chrono_backups.identifiers import SourceName, lsn_text
-from chrono_backups.orchestration.metadata import Metadata, table
+from chrono_backups.orchestration.metadata import ROWS_SHOWN, Metadata, table
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,31 @@ def _postgres(application: Application) -> Seen:
     return Seen(shown)
 
 
+def _meilisearch(application: Application) -> Seen:
+    from chrono_backups.sources.meilisearch.seen import see  # noqa: PLC0415 - its driver is large
+
+    try:
+        server = see(application.settings.meilisearch, application.clock)
+    except SourceError as error:
+        shown: Metadata = {"reachable": dg.MetadataValue.bool(False), "problem": dg.MetadataValue.text(str(error))}
+        return Seen(shown, [f"{error} {error.hint}".strip()])
+    rows = [(one.uid, f"{one.documents:,}", "yes" if one.indexing else "") for one in server.indexes]
+    shown = {
+        "reachable": dg.MetadataValue.bool(True),
+        "server_version": dg.MetadataValue.text(server.version),
+        "indexes": dg.MetadataValue.int(len(server.indexes)),
+        "documents": dg.MetadataValue.int(sum(one.documents for one in server.indexes)),
+        "size_bytes": dg.MetadataValue.int(server.size),
+        "last_task": dg.MetadataValue.int(server.last_task),
+        "tasks_under_way": dg.MetadataValue.int(server.unfinished),
+        "by_index": dg.MetadataValue.md(table(("index", "documents#", "indexing"), rows[:ROWS_SHOWN])),
+    }
+    return Seen(shown)
+
+
 LOOKS: Mapping[SourceName, Callable[[Application], Seen]] = {
     "postgres": _postgres,
+    "meilisearch": _meilisearch,
     "files": lambda application: _paths(application.settings.files.paths),
     "configuration": lambda application: _paths(application.settings.configuration.paths),
 }

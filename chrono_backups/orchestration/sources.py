@@ -19,6 +19,12 @@ SOURCE_ASSETS: dict[SourceName, dg.AssetSpec] = {
         kinds={"postgres"},
         description="The PostgreSQL cluster at BACKUP_POSTGRES_HOST: all databases, its log (WAL), our slot.",
     ),
+    "meilisearch": dg.AssetSpec(
+        "meilisearch_indexes",
+        group_name=GROUP,
+        kinds={"meilisearch"},
+        description="The indexes at BACKUP_MEILISEARCH_HOST: documents with vectors, settings; keys and features.",
+    ),
     "files": dg.AssetSpec(
         "application_files",
         group_name=GROUP,

@@ -105,8 +105,11 @@ def _check_redis(drilling: Drilling) -> None:
 
 
 def _run_meilisearch(drilling: Drilling, done: SourceDrill, listener: Listener) -> None:
+    def standing(ask: Ask) -> None:
+        drilling.standing("meilisearch", ask)
+
     one = drilling
-    drill_meilisearch(one.repository, one.manifest, one.directory, one.options, done, listener)
+    drill_meilisearch(one.repository, one.manifest, one.directory, one.options, done, listener, standing)
 
 
 def _check_meilisearch(drilling: Drilling) -> None:

@@ -7,7 +7,7 @@ was asked.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from typing import Any
 from chrono_backups.clock import Clock
 from chrono_backups.errors import RestoreError
 from chrono_backups.events import Finding, Listener
+from chrono_backups.recovery.checks.judge import Ask
 from chrono_backups.recovery.drill_report import DrillOptions, SourceDrill
 from chrono_backups.recovery.in_place import Wanted
+from chrono_backups.recovery.meilisearch.asking import ask_meilisearch
 from chrono_backups.recovery.meilisearch.content import BackedUp
 from chrono_backups.recovery.meilisearch.indexes import BATCH
 from chrono_backups.recovery.meilisearch.proofs import (
@@ -57,8 +59,12 @@ def drill_meilisearch(
     options: DrillOptions,
     done: SourceDrill,
     listener: Listener,
+    standing: Callable[[Ask], None],
 ) -> None:
-    """Drill the Meilisearch of a backup below ``directory``; what is found goes into ``done``."""
+    """Drill the Meilisearch of a backup below ``directory``; what is found goes into ``done``.
+
+    ``standing`` is called once a server stands and was found right or wrong, with who can ask it.
+    """
     program = find_program(options.meilisearch_bin)
     if program is None:
         content = BackedUp(repository, manifest)
@@ -70,6 +76,8 @@ def drill_meilisearch(
         return
     with restored(repository, manifest, directory, program, done, listener) as (server, content):
         prove(server, content, repository.clock, done, listener)
+        with Meilisearch(server, repository.clock) as asked:
+            standing(ask_meilisearch(asked))
 
 
 @contextmanager
