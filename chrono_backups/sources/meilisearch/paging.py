@@ -20,7 +20,7 @@ _FIRST = 20
 _GROWTH = 16
 """A page has at most so many times the documents of the one before, until it is known how large they are."""
 _MOST = 20_000
-_PAGE_BYTES = 4 * 1024 * 1024
+_PAGE_BYTES = 2 * 1024 * 1024
 """A page is to be about so large: few requests, and little memory on either side."""
 _LOOK_BACK = 4
 """Pages before a lost place that are looked through for it."""
@@ -49,10 +49,10 @@ class Paging:
             coming = ahead.submit(self._fetch, 0, asked)
             while True:
                 raw = coming.result()
-                page = list(documents(raw))
+                page = list(documents(raw, self._key))
                 ended = len(page) < asked
                 if before:
-                    if page and page[0][1].get(self._key) == before[-1]:
+                    if page and page[0][1] == before[-1]:
                         page = page[1:]
                     else:
                         page, offset = self._found_again(offset, before)
@@ -60,7 +60,7 @@ class Paging:
                 if not page:
                     return
                 offset += len(page)
-                before = [found.get(self._key) for _, found in page]
+                before = [key for _, key in page]
                 self._limit = min(_fitting(len(raw), len(page)), self._limit * _GROWTH)
                 asked = self._limit + 1
                 if not ended:
@@ -79,14 +79,14 @@ class Paging:
         given = set(map(_hashable, before))
         for back in range(1, _LOOK_BACK + 1):
             start = max(0, offset - back * len(before) - self._limit)
-            page = list(documents(self._fetch(start, (back + 1) * len(before) + 2 * self._limit)))
+            page = list(documents(self._fetch(start, (back + 1) * len(before) + 2 * self._limit), self._key))
             for at in range(len(page) - 1, -1, -1):
-                if _hashable(page[at][1].get(self._key)) in given:
+                if _hashable(page[at][1]) in given:
                     return page[at + 1 :], start + at + 1
             if start == 0:
                 break
         self.lost = True
-        page = list(documents(self._fetch(offset, self._limit)))
+        page = list(documents(self._fetch(offset, self._limit), self._key))
         return page, offset
 
 

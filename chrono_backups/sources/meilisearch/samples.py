@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chrono_backups.sources.meilisearch.client import Meilisearch, of_index
@@ -53,13 +53,13 @@ class Sampler:
         self.word = ""
         """A word of one of them, to be searched for."""
 
-    def see(self, page: list[tuple[bytes, dict[str, Any]]]) -> None:
+    def see(self, page: Sequence[tuple[bytes, Any]]) -> None:
         """A page of documents, in order."""
         first = -self._seen % self._every
         for at in range(first, len(page), self._every):
             if len(self.samples) >= self._most:
                 break
-            document = page[at][1]
+            document = json.loads(page[at][0])
             self.samples.append(sample(document, self._key))
             if not self.word:
                 self.word = _word(document)
