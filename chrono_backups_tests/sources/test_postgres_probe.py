@@ -111,6 +111,8 @@ def test_slots(server: PostgresServer) -> None:
         seen = found(server, slot="mine")
         assert set(seen) == {"postgres-ready", "postgres-slot-idle", "postgres-slot-unlimited"}
         assert seen["postgres-slot-idle"].severity == "warning"
+        assert "(wal_status reserved, " in seen["postgres-slot-idle"].message
+        assert "bytes of WAL kept for it)" in seen["postgres-slot-idle"].message
         server.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
         server.execute("SELECT pg_reload_conf()")
         time.sleep(0.2)
@@ -121,6 +123,10 @@ def test_slots(server: PostgresServer) -> None:
         lost = found(server, slot="mine")["postgres-slot-lost"]
         assert lost.severity == "error"
         assert "pg_drop_replication_slot('mine')" in lost.hint
+        # Whoever looks for another slot hears of it too.
+        forgotten = found(server)["postgres-slots-forgotten"]
+        assert "mine: wal_status lost, 0 bytes of WAL kept for it" in forgotten.message
+        assert "pg_drop_replication_slot('mine')" in forgotten.hint
     finally:
         server.execute("SELECT pg_drop_replication_slot('mine')")
         server.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")

@@ -21,7 +21,7 @@ from chrono_backups.sources.postgres.connection import (
 from chrono_backups.sources.postgres.names import quoted, role
 from chrono_backups.sources.postgres.physical import FIRST_INCREMENTAL, OLDEST_VERSION
 from chrono_backups.sources.postgres.programs import client_programs
-from chrono_backups.sources.postgres.wal import SlotState, server_wal
+from chrono_backups.sources.postgres.wal import SlotState, slot_states
 from chrono_backups.sources.settings import PostgresSettings
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def probe(settings: PostgresSettings) -> list[Finding]:
     """Every finding about the server, the role's rights and the settings. Raises nothing of a source's own."""
     try:
         with sql(settings) as connection:
-            server = _Server.seen(connection, settings, server_wal(settings, settings.slot).slot)
+            server = _Server.seen(connection, settings, slot_states(connection))
     except SourceError as error:
         return [_refused(settings, error)]
     found = [*_server_findings(server)]
@@ -87,7 +87,8 @@ class _Server:
     reads_data: bool
     settings: dict[str, str]
     slots: int
-    slot: SlotState | None
+    lasting: list[SlotState]
+    """Slots that outlast their session."""
     databases: int
     bytes: int
 
@@ -97,7 +98,7 @@ class _Server:
         return role(self.configuration)
 
     @classmethod
-    def seen(cls, connection: psycopg.Connection[Any], settings: PostgresSettings, slot: SlotState | None) -> _Server:
+    def seen(cls, connection: psycopg.Connection[Any], settings: PostgresSettings, slots: list[SlotState]) -> _Server:
         one = connection.execute(
             "SELECT current_setting('server_version_num')::int, split_part(current_setting('server_version'), ' ', 1),"
             " pg_is_in_recovery(), rolsuper, rolreplication,"
@@ -125,7 +126,7 @@ class _Server:
             databases=one[9],
             bytes=one[10],
             settings=known,
-            slot=slot,
+            lasting=slots,
         )
 
 
@@ -190,7 +191,7 @@ def _physical_findings(server: _Server) -> Iterator[Finding]:
         message = f"the role {server.role} may not replicate, which a base backup needs"
         hint = f"Run on the server: ALTER ROLE {server.role} REPLICATION;"
         yield _finding("postgres-no-replication-right", "error", message, hint)
-    for check in (_levels, _incrementals, _places, _standby, _slot):
+    for check in (_levels, _incrementals, _places, _standby, _slot, _other_slots):
         yield from check(server)
 
 
@@ -280,7 +281,8 @@ def _standby(server: _Server) -> Iterator[Finding]:
 
 
 def _slot(server: _Server) -> Iterator[Finding]:
-    name, slot = server.configuration.slot, server.slot
+    name = server.configuration.slot
+    slot = next((one for one in server.lasting if one.name == name), None)
     drop = f"SELECT pg_drop_replication_slot('{name}');"
     if slot is None:
         message = f"there is no replication slot {name}: no WAL is received, so only moments of backups come back"
@@ -294,12 +296,14 @@ def _slot(server: _Server) -> Iterator[Finding]:
     if slot.wal_status == "unreserved":
         message = f"the replication slot {name} is about to be invalidated: the server may remove WAL that it needs"
         hint = "Look why the receiver lags; raise max_slot_wal_keep_size."
-        yield _finding("postgres-slot-unreserved", "error", message, hint)
+        yield _finding("postgres-slot-unreserved", "error", f"{message} ({_kept(slot)})", hint)
     if slot.active_pid is None:
-        kept = slot.retained_bytes
-        message = f"nobody receives from the replication slot {name}, and the server keeps {kept} bytes of WAL for it"
+        message = f"nobody receives from the replication slot {name} ({_kept(slot)})"
         hint = f"Start `chrono-backups wal-receive`. Where no WAL is to be received, run on the server: {drop}"
-        yield _finding("postgres-slot-idle", "error" if kept > _KEPT_UNUSED else "warning", message, hint)
+        severity: Severity = "error" if slot.retained_bytes > _KEPT_UNUSED else "warning"
+        yield _finding("postgres-slot-idle", severity, message, hint)
+    else:
+        yield _finding("postgres-slot", "info", f"WAL is received from the replication slot {name} ({_kept(slot)})")
     if server.settings.get("max_slot_wal_keep_size") == "-1":
         yield _finding(
             "postgres-slot-unlimited",
@@ -307,6 +311,30 @@ def _slot(server: _Server) -> Iterator[Finding]:
             "max_slot_wal_keep_size is -1: were the receiver away for long, the server's disk would fill with WAL",
             "Run on the server, with what its disk can spare: ALTER SYSTEM SET max_slot_wal_keep_size = '50GB';"
             " SELECT pg_reload_conf();",
+        )
+
+
+def _kept(slot: SlotState) -> str:
+    return f"wal_status {slot.wal_status or 'none'}, {slot.retained_bytes} bytes of WAL kept for it"
+
+
+def _other_slots(server: _Server) -> Iterator[Finding]:
+    """Slots that nobody streams from fill the server's disk, whoever left them."""
+    forgotten = [
+        one
+        for one in server.lasting
+        if one.name != server.configuration.slot
+        and one.active_pid is None
+        and (one.retained_bytes > _KEPT_UNUSED or one.wal_status in {"unreserved", "lost"})
+    ]
+    if forgotten:
+        each = "; ".join(f"{one.name}: {_kept(one)}" for one in forgotten)
+        drop = " ".join(f"SELECT pg_drop_replication_slot('{one.name}');" for one in forgotten)
+        yield _finding(
+            "postgres-slots-forgotten",
+            "error" if any(one.retained_bytes > _KEPT_UNUSED for one in forgotten) else "warning",
+            f"nobody receives from other replication slots, for which the server keeps WAL: {each}",
+            f"Start what they are for. Of those that nobody needs, run on the server: {drop}",
         )
 
 

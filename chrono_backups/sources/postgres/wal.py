@@ -15,12 +15,15 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chrono_backups.errors import SlotBusy, SlotLost, SourceError, SourceRefused, WalGap
 from chrono_backups.identifiers import lsn_number, lsn_text
 from chrono_backups.sources.postgres.connection import ReplicationConnection, sql
 from chrono_backups.sources.settings import PostgresSettings
+
+if TYPE_CHECKING:
+    import psycopg
 
 DATA, ALIVE = ord("w"), ord("k")
 DATA_HEADER = struct.Struct(">xQQq")
@@ -202,10 +205,10 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()),
        EXISTS (SELECT FROM pg_stat_replication WHERE application_name = 'chrono_backups'
                                                  AND sync_state IN ('sync', 'quorum'))
 """
-_SLOT = """
-SELECT active_pid, coalesce(wal_status, ''), safe_wal_size,
-       coalesce(pg_wal_lsn_diff({position}, restart_lsn), 0)::bigint, {inactive}
-  FROM pg_replication_slots WHERE slot_name = %s
+_SLOTS = """
+SELECT slot_name, active_pid, coalesce(wal_status, ''), safe_wal_size,
+       greatest(0, coalesce(pg_wal_lsn_diff({position}, restart_lsn), 0))::bigint, {inactive}
+  FROM pg_replication_slots WHERE NOT temporary ORDER BY slot_name
 """
 _PRIMARY = "pg_current_wal_flush_lsn()"
 _STANDBY = "pg_last_wal_receive_lsn()"
@@ -214,12 +217,20 @@ _STANDBY = "pg_last_wal_receive_lsn()"
 def server_wal(settings: PostgresSettings, slot: str) -> ServerWal:
     """Ask by SQL, so that it does not matter who streams. Raises ``SourceError``."""
     with sql(settings) as connection:
-        row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
-        position = _STANDBY if row and row[0] else _PRIMARY
-        state: Any = connection.execute(_STATE.format(position=f"coalesce({position}, '0/0')")).fetchone()
-        inactive = "inactive_since" if connection.info.server_version >= 170000 else "NULL::timestamptz"
-        found: Any = connection.execute(_SLOT.format(position=position, inactive=inactive), (slot,)).fetchone()
+        position = f"coalesce({_position(connection)}, '0/0')"
+        state: Any = connection.execute(_STATE.format(position=position)).fetchone()
+        found = next((one for one in slot_states(connection) if one.name == slot), None)
     system, timeline, text, now, synchronous = state
-    return ServerWal(
-        system, int(timeline), lsn_number(text), now, SlotState(slot, *found) if found else None, bool(synchronous)
-    )
+    return ServerWal(system, int(timeline), lsn_number(text), now, found, bool(synchronous))
+
+
+def slot_states(connection: psycopg.Connection[Any]) -> list[SlotState]:
+    """Every slot that outlasts its session, whoever made it; in order of their names."""
+    inactive = "inactive_since" if connection.info.server_version >= 170000 else "NULL::timestamptz"
+    rows = connection.execute(_SLOTS.format(position=_position(connection), inactive=inactive))
+    return [SlotState(*row) for row in rows]
+
+
+def _position(connection: psycopg.Connection[Any]) -> str:
+    row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+    return _STANDBY if row and row[0] else _PRIMARY
