@@ -19,6 +19,10 @@ ARGS ?=
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
+.PHONY: help setup servers test soak oracle lint format demo ui bench bench-postgres bench-storages screenshots pins clean
+
+help:  ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY)  ## Make .venv with everything pinned (the others do it by themselves)
 
@@ -38,6 +42,9 @@ test: lint servers  ## Lint, then every test (ARGS="-k name -x" goes to pytest)
 
 soak: $(READY) servers  ## The tests that take minutes: crash loops, random moments, storages that fail under load
 	$(BIN)/python -m pytest -m soak $(ARGS)
+
+oracle: $(READY)  ## Restore a cluster to 20 random moments of a bad day (ARGS="--seconds 300 --moments 50 --seed 1")
+	$(BIN)/python -m chrono_backups_tests.recovery.postgres.oracle $(ARGS)
 
 lint: $(READY)  ## Style, types and the import rules
 	$(BIN)/ruff check .
@@ -69,6 +76,9 @@ bench-storages: $(READY) servers  ## Measure S3, SFTP and replication against rc
 
 bench-meilisearch: $(READY)  ## Measure Meilisearch's captures and restores (ARGS="--documents 100000 --rounds 1")
 	$(BIN)/python -m benchmarks.meilisearch $(ARGS)
+bench-postgres: $(READY)  ## Measure base backups, WAL and restores against pg_basebackup, pgBackRest and cp
+	$(BIN)/python -m benchmarks.postgres $(ARGS)
+	$(BIN)/python -m benchmarks.postgres_wal
 
 screenshots: $(READY)  ## Make the pictures of the UI in docs/images (needs chromium and chromium-driver)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "selenium>=4.20,<5"

@@ -9,7 +9,7 @@ import pytest
 
 from chrono_backups.backup import wal_receiver, wal_storing
 from chrono_backups.clock import SystemClock
-from chrono_backups.errors import SlotBusy, SourceError, StorageFull, StorageUnavailable
+from chrono_backups.errors import SlotBusy, SourceError, StorageError, StorageFull, StorageUnavailable
 from chrono_backups.identifiers import lsn_number
 from chrono_backups.repository.wal_archive import MOMENT_SIZE, WalArchive
 from chrono_backups.repository.wal_names import Segment
@@ -134,9 +134,16 @@ def test_killed_at_any_call_of_the_storage_nothing_confirmed_is_lost(
     assert_archived(storage, server, start // SEGMENT * SEGMENT, end)
 
 
-@pytest.mark.parametrize("refusal", [StorageUnavailable("no answer"), StorageFull("no room")], ids=["away", "full"])
+@pytest.mark.parametrize(
+    ("refusal", "seconds"),
+    [
+        (StorageFull("no room"), 1.0),
+        pytest.param(StorageUnavailable("no answer"), 60.0, marks=pytest.mark.soak),
+    ],
+    ids=["full", "a minute away"],
+)
 def test_a_storage_that_fails_under_load_loses_nothing(
-    server: PostgresServer, storage: Valve, refusal: StorageUnavailable
+    server: PostgresServer, storage: Valve, refusal: StorageError, seconds: float
 ) -> None:
     with Receiving(server, storage) as receiving:
         start = started(server)
@@ -147,7 +154,7 @@ def test_a_storage_that_fails_under_load_loses_nothing(
             receiving.wait_for("wal-not-stored")
             confirmed = slot_position(server)
             wait(lambda: storage.refused > 5)
-            time.sleep(1)
+            time.sleep(seconds)
         # Nothing was confirmed meanwhile, and the server did not lose patience.
         assert slot_position(server) == confirmed
         assert server.value("SELECT active_pid FROM pg_replication_slots") == walsender

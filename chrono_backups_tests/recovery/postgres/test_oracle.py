@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from chrono_backups_tests.recovery.postgres.clusters import need
-from chrono_backups_tests.recovery.postgres.oracle import Oracle
+from chrono_backups_tests.recovery.postgres.oracle import Oracle, main
 from chrono_backups_tests.servers.postgres import postgres_home
 
 SEED = 20260104
@@ -20,3 +22,9 @@ def test_random_moments_hold_exactly_what_was_committed_by_then() -> None:
         assert effective.count("full") == 2
         for target, last in oracle.moments(3):
             oracle.check(target, last)
+
+
+@pytest.mark.soak
+def test_twenty_random_moments_of_a_longer_history() -> None:
+    need(18)
+    assert main(["--seconds", "90", "--moments", "20"]) == 0
