@@ -16,6 +16,7 @@ from chrono_backups.identifiers import SOURCE_NAMES
 from chrono_backups.recovery.checks.reading import read_checks
 from chrono_backups.recovery.drill import drill
 from chrono_backups.recovery.drill_report import DrillOptions, DrillReport
+from chrono_backups.recovery.postgres.proof import Proof
 from chrono_backups.recovery.postgres.target import parse_target
 from chrono_backups.repository.evidence import evidence
 
@@ -110,7 +111,7 @@ def _not_proven(report: DrillReport) -> Finding:
 
 def _lines(report: DrillReport) -> list[str]:
     rows = [
-        (one.source, proof.name, "good" if proof.good else "BAD", quantities.duration(proof.seconds), proof.done)
+        (one.source, proof.name, _result(proof), quantities.duration(proof.seconds), proof.done)
         for one in report.sources
         for proof in one.proofs
     ]
@@ -135,6 +136,12 @@ def _lines(report: DrillReport) -> list[str]:
             ]
         ),
     ]
+
+
+def _result(proof: Proof) -> str:
+    if not proof.good:
+        return "BAD"
+    return "good" if proof.done else "not done"
 
 
 def _list(arguments: argparse.Namespace, context: Context) -> int:
