@@ -43,31 +43,37 @@ class Paging:
 
     def pages(self) -> Iterator[Page]:
         """Every document, in the server's order. The next page is fetched while one is worked on."""
-        with ThreadPoolExecutor(1, thread_name_prefix="meilisearch") as ahead:
-            offset, before = 0, list[Any]()
-            asked = self._limit
-            coming = ahead.submit(self._fetch, 0, asked)
-            while True:
-                raw = coming.result()
-                page = list(documents(raw, self._key))
-                ended = len(page) < asked
-                if before:
-                    if page and page[0][1] == before[-1]:
-                        page = page[1:]
-                    else:
-                        page, offset = self._found_again(offset, before)
-                        ended = False
-                if not page:
-                    return
-                offset += len(page)
-                before = [key for _, key in page]
-                self._limit = min(_fitting(len(raw), len(page)), self._limit * _GROWTH)
-                asked = self._limit + 1
-                if not ended:
-                    coming = ahead.submit(self._fetch, offset - 1, asked)
-                yield page
-                if ended:
-                    return
+        ahead = ThreadPoolExecutor(1, thread_name_prefix="meilisearch")
+        try:
+            yield from self._pages(ahead)
+        finally:
+            ahead.shutdown(wait=False, cancel_futures=True)  # who is cancelled does not wait for a page
+
+    def _pages(self, ahead: ThreadPoolExecutor) -> Iterator[Page]:
+        offset, before = 0, list[Any]()
+        asked = self._limit
+        coming = ahead.submit(self._fetch, 0, asked)
+        while True:
+            raw = coming.result()
+            page = list(documents(raw, self._key))
+            ended = len(page) < asked
+            if before:
+                if page and page[0][1] == before[-1]:
+                    page = page[1:]
+                else:
+                    page, offset = self._found_again(offset, before)
+                    ended = False
+            if not page:
+                return
+            offset += len(page)
+            before = [key for _, key in page]
+            self._limit = min(_fitting(len(raw), len(page)), self._limit * _GROWTH)
+            asked = self._limit + 1
+            if not ended:
+                coming = ahead.submit(self._fetch, offset - 1, asked)
+            yield page
+            if ended:
+                return
 
     def _fetch(self, offset: int, limit: int) -> bytes:
         asked = b'{"offset":%d,"limit":%d,"retrieveVectors":true}' % (offset, limit)
