@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from chrono_backups_tests.servers.meilisearch_contract import PAGE, SETTINGS, UID_MOST, masked
-from chrono_backups_tests.servers.meilisearch_engine import ApiError, Engine, Json
+from chrono_backups_tests.servers.meilisearch_engine import ApiError, Engine, Index, Json
 
 
 @dataclass
@@ -211,8 +211,22 @@ def _fetch(request: Request, uid: str) -> bytes:
     offset, limit = given.get("offset", 0), given.get("limit", PAGE)
     request.engine.on_page(uid, offset)
     index = request.engine.index(uid)
-    rows = index.page(offset, limit, vectors=given.get("retrieveVectors", False))
+    vectors = given.get("retrieveVectors", False)
+    if "filter" in given:
+        chosen = _filtered(index, str(given["filter"]))
+        rows, total = index.at(chosen[offset : offset + limit], vectors=vectors), len(chosen)
+        return b'{"results":[%b],"offset":%d,"limit":%d,"total":%d}' % (b",".join(rows), offset, limit, total)
+    rows = index.page(offset, limit, vectors=vectors)
     return b'{"results":[%b],"offset":%d,"limit":%d,"total":%d}' % (b",".join(rows), offset, limit, index.count())
+
+
+def _filtered(index: Index, text: str) -> list[int]:
+    """Internal ids of the documents that a filter takes: one field and the value that it has."""
+    match = re.fullmatch(r"\s*(\w+)\s*=\s*[\"']?(.*?)[\"']?\s*", text)
+    if match is None or match[1] not in index.settings.get("filterableAttributes", ()):
+        raise ApiError("invalid_document_filter", f"Attribute of `{text}` is not filterable.")
+    rows = ((place, json.loads(row)) for place, row in enumerate(index.rows) if row is not None)
+    return [place for place, row in rows if str(row.get(match[1])).lower() == match[2].lower()]
 
 
 @_route("GET", "/indexes/{uid}/documents/{document}", "documents.get")
