@@ -68,7 +68,10 @@ class Recording:
 
     def _at_the_end(self) -> Journal | None:
         if self._context.journal is None and self._call is not None and self._context.knows_settings:
-            self._make(*self._call)
+            settings = self._context.settings
+            # Where nobody wants to know, reading is worth no import: a recovery starts `wal-fetch` for each segment.
+            if settings.log.file is not None or (settings.audit.enabled and settings.audit.log_all_operations):
+                self._make(*self._call)
         return self._context.journal
 
     def _make(self, verb: str, arguments: argparse.Namespace) -> Journal:

@@ -230,7 +230,13 @@ class _Judged:
         found["permissions"] += self._told("permissions", "permissions")
         if self._settings.storage_connectivity:
             for name in self._subjects.storages:
-                found["storage_backends"] += _unanswered("storage", name, self._answers[f"storage {name}"])
+                answer = self._answers[f"storage {name}"]
+                if name == self._subjects.storages[0] or not isinstance(answer.error, RepositoryMissing):
+                    found["storage_backends"] += _unanswered("storage", name, answer)
+                elif self._is_time_for_replicas():
+                    hint = f"`chrono-backups replicate --to {name}`. Or is the disk not mounted, or the path another?"
+                    one = Finding("replica-missing", "warning", name, answer.error.message, hint)
+                    found["replicas"].append(one)
         for name in self._subjects.sources:
             found["database_connectivity"] += self._told(f"source {name}", name)
         self._room(found["disk_space"])
@@ -242,6 +248,11 @@ class _Judged:
             else:
                 found["wal"] += wal.wal(self.wal, self._settings, self.now)
         return found
+
+    def _is_time_for_replicas(self) -> bool:
+        """Whether a backup is there that should have its replicas by now."""
+        old = self.now - timedelta(hours=self._settings.replica_hours)
+        return not self.stored or any(one.started_at < old for one in self.stored[0].newest)
 
     def _told(self, look: str, subject: str) -> list[Finding]:
         """The findings that a look made, or the one that it has become."""

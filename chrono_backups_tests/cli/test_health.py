@@ -48,6 +48,16 @@ def test_codes_that_a_probe_understands(ready: Site) -> None:
     assert [one["code"] for one in found["findings"]] == ["storage-unavailable"]
 
 
+def test_a_storage_whose_replicas_are_still_to_come_is_no_fault(ready: Site) -> None:
+    mirror: dict[str, Any] = {"BACKUP_LOCAL_MIRROR_PATH": str(ready.root / "mirror"), **ROOMY}
+    ready.run("init", "--storage", "local_mirror", **mirror)
+    ready.backup()
+    assert ready.json("health", **mirror)["status"] == "healthy"
+    found = ready.json("health", code=4, BACKUP_HEALTH_REPLICA_HOURS="0", **mirror)
+    assert [(one["code"], one["subject"]) for one in found["findings"]] == [("replica-missing", "local_mirror")]
+    assert found["checks"]["replicas"] == "warning"
+
+
 def test_what_is_switched_off_is_not_looked_at(ready: Site) -> None:
     switches: dict[str, Any] = {
         f"BACKUP_HEALTH_CHECK_{name}": "false" for name in ("STORAGE_CONNECTIVITY", "DISK_SPACE", "RECENT_BACKUPS")

@@ -187,3 +187,9 @@ def test_a_cancelled_run_is_recorded_as_one(recorded: Site) -> None:
     assert (begun["phase"], ended["phase"], ended["result"]) == ("begin", "end", "cancelled")
     assert ended["backup"].startswith("full_")
     assert '"message": "Backup failed: ' in logged(recorded) and "cancelled" in logged(recorded)
+    running = subprocess.Popen([*COMMAND, "backup", "--quiet"], cwd=recorded.root, env=slow, stderr=subprocess.DEVNULL)
+    while audited(recorded)[-1]["phase"] != "begin" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.kill()
+    running.wait(60)
+    assert recorded.json("metrics")["runs"] == {"recorded": True, "cancelled": 1, "killed": 1}

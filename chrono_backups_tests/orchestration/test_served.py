@@ -1,5 +1,6 @@
 """Through the front door: a served Dagster, real run processes, cancelled and backfilled as from the UI."""
 
+import json
 import os
 import secrets
 import socket
@@ -38,6 +39,8 @@ def test_a_cancelled_run_says_so_and_leaves_the_repository_whole(
 ) -> None:
     # 2 MB a second: files of 40 MB keep a capture busy for long enough to be cancelled in its midst.
     monkeypatch.setenv("BACKUP_BANDWIDTH_LIMIT_MBPS", "16")
+    monkeypatch.setenv("BACKUP_AUDIT_ENABLED", "true")
+    monkeypatch.setenv("BACKUP_AUDIT_LOG_FILE", str(site.root / "logs" / "audit.log"))
     for hook in ("AFTER", "FAILED"):
         monkeypatch.setenv(f"BACKUP_HOOK_{hook}", f"echo {hook} >> {site.root}/hooks.log")
     for number in range(10):
@@ -56,6 +59,8 @@ def test_a_cancelled_run_says_so_and_leaves_the_repository_whole(
     assert served.end_of(run) == "CANCELED"
     monkeypatch.delenv("BACKUP_BANDWIDTH_LIMIT_MBPS")
 
+    begun, ended = [json.loads(line) for line in (site.root / "logs" / "audit.log").read_text().splitlines()][1:]
+    assert (begun["run"], ended["run"], ended["result"]) == (run, run, "cancelled")
     assert site.backups() == []
     assert (site.root / "hooks.log").read_text().split() == ["FAILED", "AFTER"]
     with site.application().open_repository() as repository:
