@@ -6,7 +6,6 @@ import argparse
 import grp
 import os
 import pwd
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from chrono_backups.events import Finding
 from chrono_backups.identifiers import SourceName
 from chrono_backups.recovery.point import LATEST, RecoveryPoint, plan_point
 from chrono_backups.recovery.postgres.arrangement import ClusterArrangement
+from chrono_backups.recovery.postgres.fetch_command import fetch_command
 from chrono_backups.recovery.postgres.replay import Reached
 from chrono_backups.recovery.postgres.restore import (
     SOURCE,
@@ -34,7 +34,6 @@ from chrono_backups.recovery.postgres.restore import (
 )
 from chrono_backups.recovery.postgres.server import user_for
 from chrono_backups.recovery.postgres.target import ACTIONS, Target, parse_target
-from chrono_backups.recovery.wal_spool import FOLDER
 from chrono_backups.recovery.whole.parts import configuration_findings, started_document
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
@@ -42,7 +41,6 @@ from chrono_backups.repository.repository import Repository
 if TYPE_CHECKING:
     from chrono_backups.recovery.postgres.server import Server
 
-_NOT_ARCHIVED = 10
 _TARGETS = ("target_time", "target_lsn", "target_name", "target_timeline", "target_action")
 
 
@@ -272,24 +270,8 @@ def reached_lines(server: Server, reached: Reached) -> list[str]:
 
 
 def restore_command(arguments: argparse.Namespace, context: Context) -> str:
-    """What the restored server runs for each WAL file: this program, by absolute paths, with the same settings file.
-
-    What was fetched ahead is moved into place by the shell alone: starting Python takes longer than many a replay.
-    To the server 1 means that there is no such file, and that recovery is at its end. A Python that can't load this
-    program ends with 1 as well: so here another code stands for a file that is not archived.
-    """
-    words = [sys.executable, "-m", "chrono_backups", "--quiet"]
-    file = _settings_file(context)
-    if file is not None:
-        words += ["--env-file", os.path.abspath(file)]
-    words.append("wal-fetch")
-    if arguments.storage:
-        words += ["--storage", arguments.storage]
-    words += ["--not-archived", str(_NOT_ARCHIVED)]
-    command = shlex.join(words).replace("%", "%%")
-    ahead = f"mv pg_wal/{FOLDER}/%f %p 2>/dev/null && exit 0"
-    code = f"c=$?; test $c = {_NOT_ARCHIVED} && exit 1; test $c = 1 && exit 126; exit $c"
-    return f"{ahead}; {command} %f %p; {code}"
+    """What the restored server runs for each WAL file."""
+    return fetch_command(_settings_file(context), arguments.storage)
 
 
 def _settings_file(context: Context) -> str | None:

@@ -88,6 +88,11 @@ class RestoreLaunch(dg.Config):
         default=[], description=f"Only these sources, of {', '.join(SOURCE_NAMES)}; empty: all that the backup has."
     )
     patterns: list[str] = Field(default=[], description="Only paths that match one of these; empty: all.")
+    target_time: str = Field(
+        default="",
+        description="Recover a PostgreSQL cluster to this time (2026-01-31T14:30:00Z) or `latest`, the end of its WAL."
+        " `latest` as the backup is then the newest one before. Empty: to where the backup ends.",
+    )
     in_place: bool = Field(
         default=False,
         description="Put data back where it was: the consent to overwrite. A safety backup is taken first.",

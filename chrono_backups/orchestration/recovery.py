@@ -11,16 +11,35 @@ from chrono_backups.identifiers import SOURCES_OF_TYPE, BackupType
 from chrono_backups.orchestration.days import day_of
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.launch import RestoreLaunch
-from chrono_backups.orchestration.metadata import backup_metadata, findings_table, in_words, plain_metadata, table
+from chrono_backups.orchestration.metadata import (
+    Metadata,
+    backup_metadata,
+    findings_table,
+    in_words,
+    plain_metadata,
+    table,
+)
 from chrono_backups.orchestration.names import BACKUP_ID_TAG, KIND_TAG, backup_asset_key
 from chrono_backups.orchestration.progress import RunLog
-from chrono_backups.orchestration.resources import BackupsResource
+from chrono_backups.orchestration.resources import PRIMARY, BackupsResource
 from chrono_backups.orchestration.runs import POOL, apply_limits, trigger_of
 from chrono_backups.orchestration.steps import missing_in_words
 from chrono_backups.recovery import plan as planning
 from chrono_backups.recovery import restore as restoring
 from chrono_backups.recovery.plan import RestorePlan
+from chrono_backups.recovery.postgres.fetch_command import fetch_command
+from chrono_backups.recovery.postgres.restore import (
+    SOURCE,
+    ClusterOptions,
+    ClusterPlan,
+    check_way,
+    choose_base,
+    holds_cluster,
+    plan_cluster,
+)
+from chrono_backups.recovery.postgres.target import TO_THE_END, Target, parse_target
 from chrono_backups.repository.latest import SAFETY_TRIGGER
+from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 
 NARROWEST: tuple[BackupType, ...] = ("configuration", "files_only", "database_only")
@@ -35,8 +54,10 @@ def plan_restore(context: dg.OpExecutionContext, config: RestoreLaunch, backups:
         apply_limits(context, application.settings)
         if not config.target and not config.in_place:
             raise UsageError("a restore needs a target directory", hint="Or `in_place`, to overwrite the originals.")
-        asked["backup_id"] = repository.backup(config.backup_id, config.sources).backup_id
-        planned = _planned(repository, asked)
+        manifest = _chosen(repository, config)
+        asked["backup_id"] = manifest.backup_id
+        cluster = _cluster(application, repository, asked)
+        planned = _planned(repository, asked, cluster)
     rows = [
         (one.source, f"{one.files:,}", f"{one.directories:,}", in_words(one.bytes), str(one.destination))
         for one in planned.sources
@@ -49,12 +70,62 @@ def plan_restore(context: dg.OpExecutionContext, config: RestoreLaunch, backups:
             "bytes_free": planned.bytes_free,
             "in_the_way": dg.MetadataValue.md("\n".join(f"- {path}" for path in planned.conflicts) or "nothing"),
             "dry_run": config.dry_run,
+            **(_recovery(cluster) if cluster is not None else {}),
         }
     )
     return asked
 
 
-def _planned(repository: Repository, asked: dict[str, Any]) -> RestorePlan:
+def _chosen(repository: Repository, config: RestoreLaunch) -> Manifest:
+    """The backup that is meant; for `latest` with a time the newest whose base backup ends before it."""
+    target = _recovery_target(config.target_time)
+    if config.backup_id == "latest" and target.kind == "time":
+        return choose_base(repository, target, config.sources)
+    needed = [*config.sources, *([SOURCE] if config.target_time and SOURCE not in config.sources else [])]
+    return repository.backup(config.backup_id, needed)
+
+
+def _recovery_target(text: str) -> Target:
+    return parse_target(text) if text else TO_THE_END
+
+
+def _cluster(application: Application, repository: Repository, asked: dict[str, Any]) -> ClusterPlan | None:
+    """How the cluster that is restored recovers; None where none is, or only files of it."""
+    wanted = not asked["sources"] or SOURCE in asked["sources"]
+    if asked["in_place"] and SOURCE in asked["sources"]:
+        raise UsageError(
+            "a cluster is not restored in place: it would be over a server that runs",
+            hint="Restore it to a directory, start it there, then let it take the old one's place.",
+        )
+    manifest = repository.backup(asked["backup_id"])
+    if asked["in_place"] or asked["patterns"] or not wanted or not holds_cluster(manifest):
+        if asked["target_time"]:
+            raise UsageError("`target_time` is for a whole cluster that is restored to a directory")
+        return None
+    settings_file = ".env" if Path(".env").is_file() else None
+    storage = None if asked["storage"] == PRIMARY else asked["storage"]
+    options = ClusterOptions(
+        target=_recovery_target(asked["target_time"]),
+        programs=application.settings.postgres.bin_dir,
+        restore_command=fetch_command(settings_file, storage),
+    )
+    return plan_cluster(repository, manifest, Path(asked["target"]), options)
+
+
+def _recovery(cluster: ClusterPlan) -> Metadata:
+    """What becomes of the restored cluster, and what the operator does next."""
+    return {
+        "recovers_to": dg.MetadataValue.text(f"{cluster.options.target}, timeline {cluster.path.timeline}"),
+        "wal_files": dg.MetadataValue.int(len(cluster.path.files)),
+        "start": dg.MetadataValue.md(
+            f"Start PostgreSQL {cluster.major} on `{cluster.data}`: it recovers to {cluster.options.target}, by the"
+            " `restore_command` in `postgresql.auto.conf`, which its user must be able to run. Or restore by"
+            " `chrono-backups restore … --start`, which needs neither."
+        ),
+    }
+
+
+def _planned(repository: Repository, asked: dict[str, Any], cluster: ClusterPlan | None) -> RestorePlan:
     return planning.plan_restore(
         repository,
         asked["backup_id"],
@@ -62,6 +133,7 @@ def _planned(repository: Repository, asked: dict[str, Any]) -> RestorePlan:
         sources=asked["sources"],
         patterns=asked["patterns"],
         in_place=asked["in_place"],
+        placed=cluster.placed if cluster is not None else None,
     )
 
 
@@ -72,11 +144,16 @@ def restore(context: dg.OpExecutionContext, asked: dict[str, Any], backups: Back
         context.log.info("Dry run: nothing is restored.")
         return
     with explained(context), backups.opened(asked["storage"]) as (application, repository):
-        plan = _planned(repository, asked)
+        cluster = _cluster(application, repository, asked)
+        plan = _planned(repository, asked, cluster)
         plan.check()
+        arrangements = {}
+        if cluster is not None:
+            check_way(repository, cluster, listener=RunLog(context.log))
+            arrangements = {SOURCE: cluster.arrangement()}
         if plan.in_place and asked["safety_backup"]:
             _secure(context, application, plan)
-        report = restoring.restore(repository, plan, listener=RunLog(context.log))
+        report = restoring.restore(repository, plan, listener=RunLog(context.log), arrangements=arrangements)
     metadata = plain_metadata(report.to_json())
     if report.findings:
         metadata["findings"] = dg.MetadataValue.md(findings_table(report.findings))

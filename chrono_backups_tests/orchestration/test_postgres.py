@@ -264,6 +264,19 @@ class TestPastMoments:
         )
         assert '"500"' in single.stdout, single.stdout + single.stderr
 
+    def test_the_restore_job_sets_recovery_up(self, site: DatabaseSite) -> None:
+        site.receive()
+        target = site.root / "by-dagster"
+        form = {"target": str(target), "target_time": "latest", "sources": ["postgres"]}
+        result = site.launch("restore_backup", config=form)
+        assert result.success, failures(result)
+        said = (target / "postgres" / "postgresql.auto.conf").read_text()
+        assert "wal-fetch" in said
+        assert (target / "postgres" / "recovery.signal").is_file()
+        for wrong in ({"in_place": True, "sources": ["postgres"]}, {"target": str(target) + "2", "patterns": ["*"]}):
+            refused = site.launch("restore_backup", config={"target_time": "latest", **wrong})
+            assert not refused.success
+
     def test_a_moment_before_the_first_backup_is_refused(self, site: DatabaseSite) -> None:
         oldest = site.backups()[-1]
         with site.application().open_repository() as repository, pytest.raises(BackupMissing, match="can't prove what"):
