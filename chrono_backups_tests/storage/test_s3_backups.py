@@ -6,6 +6,7 @@ import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from chrono_backups.recovery.plan import plan_restore
 from chrono_backups.recovery.restore import restore
 from chrono_backups.repository.records import Manifest
 from chrono_backups.settings import load
+from chrono_backups.storage import s3
 from chrono_backups.storage.base import Storage
 from chrono_backups.storage.s3 import S3Storage
 from chrono_backups_tests.backup.taking import noise, total, write_all
@@ -51,6 +53,13 @@ class Hasty(SystemClock):
         super().sleep(min(seconds, 0.1))
 
 
+class Later(SystemClock):
+    """A minute ahead: what was written just now counts as settled, and is not read once more."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(minutes=1)
+
+
 class Impatient(Application):
     """An application whose S3 gives up after a second."""
 
@@ -66,9 +75,15 @@ class Site:
     root: Path
     room: Path
     settings: dict[str, str] = field(default_factory=dict)
+    patient: bool = False
+    """Where requests are counted, a slow machine must not look like a storage that has to be asked again."""
 
     @property
     def application(self) -> Application:
+        return Application(load(self.settings), clock=Later()) if self.patient else self.impatient
+
+    @property
+    def impatient(self) -> Application:
         return Impatient(load(self.settings), clock=Hasty())
 
     def take(self, backup_type: str = "incremental") -> Manifest:
@@ -126,14 +141,26 @@ def site(tmp_path: Path, proxy: FaultProxy, bucket: str) -> Site:
 
 
 class TestRequests:
-    def test_a_backup_of_nothing_new_takes_few(self, site: Site, proxy: FaultProxy) -> None:
-        site.take("full")
-        site.take()
-        for _ in range(2):
+    @pytest.fixture
+    def site(self, site: Site) -> Site:
+        site.patient = True
+        return site
+
+    def unchanged(self, site: Site, proxy: FaultProxy, backup_type: str) -> Manifest:
+        """A backup that found nothing new. Folders above the site are the machine's, and change now and then."""
+        for _ in range(20):
             proxy.clear()
-            manifest = site.take()
+            manifest = site.take(backup_type)
             assert manifest.status == "complete"
             assert manifest.statistics.bytes_added < 10_000
+            if manifest.statistics.bytes_added == 0:
+                return manifest
+        raise AssertionError("something is always new")
+
+    def test_a_backup_of_nothing_new_takes_few(self, site: Site, proxy: FaultProxy) -> None:
+        site.take("full")
+        for _ in range(2):
+            self.unchanged(site, proxy, "incremental")
             assert len(proxy.requests) <= 20, proxy.requests
             assert proxy.count("HEAD") == 0
             assert proxy.count("GET", "/manifests/") == proxy.count("GET", "/index/") == 0
@@ -142,13 +169,12 @@ class TestRequests:
         site.take("full")
         counts = []
         for _ in range(6):
-            proxy.clear()
-            site.take("configuration")
+            self.unchanged(site, proxy, "configuration")
             counts.append(len(proxy.requests))
         assert max(counts) <= min(counts) + 1
         proxy.clear()
         with site.application.open_repository() as repository:
-            assert len(repository.backups()) == 7
+            assert len(repository.backups()) >= 7
         assert len(proxy.requests) == 4  # header, key, two listings
 
     def test_without_a_cache_everything_works(self, site: Site, proxy: FaultProxy) -> None:
@@ -160,15 +186,17 @@ class TestRequests:
         site.check()
 
     def test_a_listing_is_one_request_a_thousand_objects(
-        self, moto: MotoServer, bucket: str, site: Site, proxy: FaultProxy
+        self, moto: MotoServer, bucket: str, site: Site, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        assert s3._PAGE == 1000
+        monkeypatch.setattr(s3, "_PAGE", 100)
         prefix = site.settings["BACKUP_AWS_PREFIX"]
-        for number in range(1001):
+        for number in range(201):
             moto.client.put_object(Bucket=bucket, Key=f"{prefix}/packs/{number:064}", Body=b"")
         proxy.clear()
         with Application(load(site.settings)).open_repository() as repository:
-            assert len(repository.names("pack")) == 1001
-        assert proxy.count("GET", "list-type=2") == 2
+            assert len(repository.names("pack")) == 201
+        assert proxy.count("GET", "list-type=2") == 3
 
 
 PASSING: dict[str, list[Fault]] = {

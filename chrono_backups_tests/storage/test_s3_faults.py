@@ -189,14 +189,21 @@ def test_latency(storage: RetryingStorage, proxy: FaultProxy) -> None:
 
 
 def test_a_large_object_is_put_whole_or_not_at_all(
-    moto: MotoServer, bucket: str, inner: S3Storage, storage: RetryingStorage, proxy: FaultProxy
+    moto: MotoServer,
+    bucket: str,
+    inner: S3Storage,
+    storage: RetryingStorage,
+    proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In parts, created once at their completion, aborted where a part fails."""
-    data = os.urandom(66 * 2**20)
+    monkeypatch.setattr("chrono_backups.storage.s3._ONE_REQUEST", 12 * 2**20)
+    data = os.urandom(13 * 2**20)
     proxy.script(Reset("up", 100_000, method="PUT", path="partNumber=2"), LoseAnswer(method="POST", path="uploadId"))
     storage.put("large", data)
     assert inner.info("large").size == len(data)
-    assert inner.get("large", 33 * 2**20 - 5, 10) == data[33 * 2**20 - 5 :][:10]
+    assert proxy.count("PUT", "partNumber=3") == 2
+    assert inner.get("large", 6 * 2**20 - 5, 10) == data[6 * 2**20 - 5 :][:10]
     with pytest.raises(ObjectExists):
         storage.put("large", data[::-1])
     assert inner.get("large", 0, 100) == data[:100]
