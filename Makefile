@@ -15,7 +15,7 @@ PORT ?= 3000
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers test soak lint format demo ui bench bench-storages bench-meilisearch screenshots pins clean
+.PHONY: help setup servers test soak lint format demo ui bench bench-redis bench-storages bench-meilisearch screenshots pins clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -67,6 +67,9 @@ ui: $(READY)  ## Serve the Dagster UI for the settings in .env (PORT=3000)
 
 bench: $(READY)  ## Measure against restic, borg and tar | zstd (ARGS="--scale 0.1 --rounds 1")
 	$(BIN)/python -m benchmarks files $(ARGS)
+
+bench-redis: $(READY) servers  ## Measure Redis against redis-cli and a server's own loading (ARGS="--keys 100000 --rounds 1")
+	$(BIN)/python -m benchmarks.redis $(ARGS)
 
 bench-storages: $(READY) servers  ## Measure S3, SFTP and replication against rclone, boto3 and OpenSSH's sftp (ARGS="--rounds 1")
 	@scripts/bench_tools.sh

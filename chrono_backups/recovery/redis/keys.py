@@ -27,6 +27,8 @@ from chrono_backups.sources.settings import RedisSettings
 PREFIX = b"chrono-restore:"
 """What our names for keys that wait begin with."""
 _SCAN_COUNT = 2000
+_HELD_MOST = 16 << 20
+"""Bytes of values kept until their keys have been renamed."""
 
 
 @dataclass
@@ -149,6 +151,7 @@ class _Work:
 
         again: list[tuple[Dump, Record]] = []
         now = time.time() * 1000
+        held = 0
         for number, (dump, one) in enumerate(self._records("rename")):
             if one.expires_ms is not None and one.expires_ms <= now:
                 continue
@@ -159,8 +162,10 @@ class _Work:
             else:
                 waiting[number] = dump, one
                 self._lanes.of(one.key).add((b"RENAME", name, one.key), number, one.database, directly)
-            if len(waiting) >= _SCAN_COUNT or sum(len(each.value) for _, each in waiting.values()) > 1 << 24:
+            held += len(one.value)
+            if len(waiting) >= _SCAN_COUNT or held > _HELD_MOST:
                 self._settle(waiting, again, directly)
+                held = 0
         self._settle(waiting, again, directly)
 
     def _settle(
