@@ -109,6 +109,7 @@ def _options(application: Application, config: DrillLaunch, day: date) -> DrillO
     return DrillOptions(
         place=settings.drill_dir,
         programs=settings.postgres.bin_dir,
+        redis_programs=settings.redis.bin_dir,
         meilisearch_bin=settings.meilisearch.bin,
         target=_recovery_target(config.target_time, day, settings.timezone),
         structure=config.amcheck,

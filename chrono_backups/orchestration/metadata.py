@@ -95,6 +95,28 @@ def _postgres_boundary(facts: Mapping[str, Any]) -> Metadata:
     }
 
 
+def _redis_boundary(facts: Mapping[str, Any]) -> Metadata:
+    """Where replication was at the moment of the picture, and how many keys it holds. No names of keys."""
+    if "files" not in facts:
+        return {}
+    shown: Metadata = {
+        "keys": dg.MetadataValue.int(int(facts["keys"])),
+        "keys_that_expire": dg.MetadataValue.int(
+            sum(int(one["expires"]) for file in facts["files"] for one in file["databases"].values())
+        ),
+        "mode": dg.MetadataValue.text(str(facts["mode"])),
+        "rdb_version": dg.MetadataValue.int(int(facts["rdb_version"])),
+        "server_version": dg.MetadataValue.text(str(facts["server_version"])),
+        "types": dg.MetadataValue.md(
+            table(("type", "keys#"), [(kind, f"{n:,}") for kind, n in facts["types"].items()])
+        ),
+    }
+    if facts["replication_id"] is not None:
+        shown["replication_id"] = dg.MetadataValue.text(str(facts["replication_id"]))
+        shown["replication_offset"] = dg.MetadataValue.int(int(facts["replication_offset"]))
+    return shown
+
+
 def _meilisearch_boundary(facts: Mapping[str, Any]) -> Metadata:
     """The newest finished task, and how many documents were captured."""
     indexes = facts.get("indexes", {})
@@ -109,6 +131,7 @@ def _meilisearch_boundary(facts: Mapping[str, Any]) -> Metadata:
 
 BOUNDARIES: Mapping[str, Callable[[Mapping[str, Any]], Metadata]] = {
     "postgres": _postgres_boundary,
+    "redis": _redis_boundary,
     "meilisearch": _meilisearch_boundary,
 }
 """What is shown of a store's facts."""

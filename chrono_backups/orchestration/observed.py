@@ -85,6 +85,29 @@ def _postgres(application: Application) -> Seen:
     return Seen(shown)
 
 
+def _redis(application: Application) -> Seen:
+    from chrono_backups.sources.redis.seen import see  # noqa: PLC0415 - its driver is large
+
+    try:
+        server = see(application.settings.redis)
+    except SourceError as error:
+        shown: Metadata = {"reachable": dg.MetadataValue.bool(False), "problem": dg.MetadataValue.text(str(error))}
+        return Seen(shown, [f"{error} {error.hint}".strip()])
+    shown = {
+        "reachable": dg.MetadataValue.bool(True),
+        "server_version": dg.MetadataValue.text(server.version),
+        "mode": dg.MetadataValue.text(f"cluster of {server.masters}" if server.mode == "cluster" else server.role),
+        "keys": dg.MetadataValue.int(server.keys),
+        "keys_that_expire": dg.MetadataValue.int(server.expires),
+        "size_bytes": dg.MetadataValue.int(server.used_memory),
+        "replication_id": dg.MetadataValue.text(server.replication_id),
+        "replication_offset": dg.MetadataValue.int(server.replication_offset),
+        "replicas": dg.MetadataValue.int(server.replicas),
+        "appendonly": dg.MetadataValue.bool(server.keeps_aof),
+    }
+    return Seen(shown)
+
+
 def _meilisearch(application: Application) -> Seen:
     from chrono_backups.sources.meilisearch.seen import see  # noqa: PLC0415 - its driver is large
 
@@ -109,6 +132,7 @@ def _meilisearch(application: Application) -> Seen:
 
 LOOKS: Mapping[SourceName, Callable[[Application], Seen]] = {
     "postgres": _postgres,
+    "redis": _redis,
     "meilisearch": _meilisearch,
     "files": lambda application: _paths(application.settings.files.paths),
     "configuration": lambda application: _paths(application.settings.configuration.paths),

@@ -19,6 +19,12 @@ SOURCE_ASSETS: dict[SourceName, dg.AssetSpec] = {
         kinds={"postgres"},
         description="The PostgreSQL cluster at BACKUP_POSTGRES_HOST: all databases, its log (WAL), our slot.",
     ),
+    "redis": dg.AssetSpec(
+        "redis_store",
+        group_name=GROUP,
+        kinds={"redis"},
+        description="The Redis server or cluster at BACKUP_REDIS_HOST: all keys with their times, functions, users.",
+    ),
     "meilisearch": dg.AssetSpec(
         "meilisearch_indexes",
         group_name=GROUP,

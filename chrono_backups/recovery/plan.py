@@ -23,6 +23,8 @@ STAGING = ".chrono-restore-"
 IN_PLACE_BATCH = 256 * 1024 * 1024
 """Bytes written beside existing files before they take their place together."""
 _CONFLICTS_SHOWN = 20
+_TREES = frozenset({"files", "configuration"})
+"""What has a place in a file system to go back to: what else is in place is a server's."""
 _RESTORED: tuple[str, ...] = ("postgres", "redis", "meilisearch", "files", "configuration")
 
 
@@ -187,7 +189,8 @@ def plan_restore(
     root = Path("/") if target is None else Path(os.path.abspath(target))
     selection = Selection(patterns)
     planned, growth, conflicts, apart = [], 0, list[str](), dict.fromkeys(placed or {}, 0)
-    for name in [one for one in captures if one in _RESTORED] if captures else _chosen(manifest, sources):
+    chosen = [one for one in captures if one in _RESTORED] if captures else _chosen(manifest, sources)
+    for name in [one for one in chosen if not in_place or one in _TREES]:
         summary = (captures or {}).get(name, manifest).snapshot(name)
         assert summary is not None
         destination = root if in_place else root / name

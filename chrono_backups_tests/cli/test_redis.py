@@ -40,7 +40,7 @@ def test_all_of_it_a_part_and_as_a_file(backed_up: Site, server: RedisServer, tm
     dry = backed_up.json("restore", "latest", "--in-place", "--source", "redis", "--dry-run")
     assert dry["plan"]["redis"]["method"] == "replication" and server.digest() == after
     done = backed_up.json("restore", "latest", "--in-place", "--source", "redis")
-    assert done["stores"][0]["source"] == "redis" and server.digest() == before
+    assert done["parts"][0]["source"] == "redis" and server.digest() == before
     safety = done["safety_backup_id"]
     backed_up.run("restore", safety, "--in-place", "--source", "redis", "--no-safety-backup")
     assert server.digest() == after
