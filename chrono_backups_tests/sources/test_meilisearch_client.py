@@ -10,6 +10,7 @@ import pytest
 
 from chrono_backups.clock import FrozenClock, SystemClock
 from chrono_backups.errors import SourceError, SourceUnavailable
+from chrono_backups.sources.meilisearch import paging
 from chrono_backups.sources.meilisearch.client import Meilisearch, Refused, Server, base_url
 from chrono_backups.sources.meilisearch.pages import documents
 from chrono_backups.sources.meilisearch.paging import Paging
@@ -109,12 +110,22 @@ def test_a_page_that_was_cut_is_an_error(text: bytes) -> None:
         list(documents(text, "id"))
 
 
+def test_pages_become_small_where_documents_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "_HELD_MOST", 50_000)
+    with MeilisearchServer() as server, asked(server.url, None) as client:
+        sizes = [10] * 400 + [40_000] * 30 + [10] * 400 + [60_000] * 2 + [10]
+        server.fill("movies", [{"id": number, "x": "y" * size} for number, size in enumerate(sizes)])
+        pages = list(Paging(client, "movies", "id").pages())
+        assert [key for page in pages for _, key in page] == list(range(len(sizes)))
+        assert max(sum(len(raw) for raw, _ in page) for page in pages) < 100_000
+
+
 def test_an_index_that_is_emptied_meanwhile_is_known_to_be_lost() -> None:
     with MeilisearchServer() as server, asked(server.url, None) as client:
         server.fill("movies", [json.loads(document(number)) for number in range(500)])
-        paging = Paging(client, "movies", "id")
+        reading = Paging(client, "movies", "id")
         found = 0
-        for rows in paging.pages():
+        for rows in reading.pages():
             found += len(rows)
             server.engine.delete_documents("movies", list(range(500)))
-        assert found < 500 and paging.moved and paging.lost
+        assert found < 500 and reading.moved and reading.lost

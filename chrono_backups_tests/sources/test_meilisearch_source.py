@@ -22,7 +22,7 @@ from chrono_backups.sources.meilisearch.configuration import server_settings
 from chrono_backups.sources.meilisearch.source import MeilisearchSource
 from chrono_backups_tests.backup.taking import Heard, in_repository, new_repository, snapshot_of, take
 from chrono_backups_tests.servers.fault_proxy import FaultProxy
-from chrono_backups_tests.servers.faults import Answer, Reset
+from chrono_backups_tests.servers.faults import Answer, LoseAnswer, Reset
 from chrono_backups_tests.servers.meilisearch import MeilisearchServer
 from chrono_backups_tests.servers.meilisearch_engine import Task
 from chrono_backups_tests.servers.meilisearch_generated import document
@@ -39,6 +39,13 @@ def server() -> Iterator[MeilisearchServer]:
 
 def generated(count: int, edition: int = 0) -> list[dict[str, Any]]:
     return [json.loads(document(number, edition)) for number in range(count)]
+
+
+class ShortClock(SystemClock):
+    """Waits are a hundredth as long."""
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds / 100)
 
 
 def void(_value: object) -> None:
@@ -321,11 +328,31 @@ class TestWhatGoesWrong:
         assert manifest.status == "complete"
         assert len(lines(files(repository, manifest)["indexes/movies/documents.ndjson"])) == 300
 
+    @pytest.mark.parametrize("fault", [LoseAnswer, Answer])
+    def test_a_server_that_goes_away_at_any_request(self, server: MeilisearchServer, fault: Any) -> None:
+        server.fill("movies", generated(300))
+        server.fill("people", [{"id": 1}])
+        repository = new_repository()
+        for skip in range(100):
+            with FaultProxy(server.port) as proxy:
+                proxy.script(fault(skip=skip, times=10**6))
+                source = MeilisearchSource(reach(f"http://127.0.0.1:{proxy.port}"), clock=ShortClock())
+                try:
+                    take(repository, "full", source)
+                    break
+                except BackupFailed:
+                    assert repository.readable_backups()[0] == []
+                finally:
+                    proxy.clear()
+        assert skip > 20
+        assert len(repository.readable_backups()[0]) == 1
+
     def test_a_server_that_goes_away_in_the_middle_leaves_nothing_to_see(self, server: MeilisearchServer) -> None:
         server.fill("movies", generated(3000))
         repository = new_repository()
         with FaultProxy(server.port) as proxy:
             proxy.script(Answer(503, retry_after=0, path="/documents/fetch", skip=2, times=5))
+            source = MeilisearchSource(reach(f"http://127.0.0.1:{proxy.port}"), clock=ShortClock())
             with pytest.raises(BackupFailed, match="busy"):
-                take(repository, "full", MeilisearchSource(reach(f"http://127.0.0.1:{proxy.port}")))
+                take(repository, "full", source)
         assert repository.readable_backups()[0] == []

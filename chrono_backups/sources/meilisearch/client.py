@@ -125,12 +125,16 @@ class Meilisearch:
         body: bytes | None = None,
         content_type: str = "application/json",
         once: bool = False,
+        most: int | None = None,
     ) -> bytes:
-        """The answer's body. Tried again while the server is busy, and, unless ``once``, after a lost connection."""
+        """The answer's body. Tried again while the server is busy, and, unless ``once``, after a lost connection.
+
+        Raises ``TooMuch`` for an answer of more than ``most`` bytes, before it is read.
+        """
         waited = 0.5
         for attempt in range(1, self._attempts + 1):
             try:
-                return self._ask(method, path, query, body, content_type)
+                return self._ask(method, path, query, body, content_type, most)
             except SourceUnavailable as error:
                 last = attempt == self._attempts
                 if last or (once and not isinstance(error, _Busy)):
@@ -140,7 +144,15 @@ class Meilisearch:
                 waited = min(waited * 2, _LONGEST_WAIT)
         raise AssertionError("the last attempt raises")
 
-    def _ask(self, method: str, path: str, query: Mapping[str, Any] | None, body: bytes | None, kind: str) -> bytes:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None,
+        body: bytes | None,
+        kind: str,
+        most: int | None,
+    ) -> bytes:
         import requests  # noqa: PLC0415 - what starts often does without
 
         if self._session is None:
@@ -158,7 +170,11 @@ class Meilisearch:
                 headers={"Content-Type": kind} if body is not None else None,
                 timeout=(_CONNECT_TIMEOUT, _ANSWER_TIMEOUT),
                 allow_redirects=False,
+                stream=most is not None,
             )
+            if most is not None and int(answer.headers.get("Content-Length", 0)) > most:
+                answer.close()
+                raise TooMuch(f"an answer of more than {most} bytes", source="meilisearch")
             content = answer.content
         except requests.exceptions.SSLError as error:
             raise SourceError(
@@ -193,6 +209,10 @@ class Meilisearch:
             status=status,
             hint=_REMEDIES.get(code, ""),
         )
+
+
+class TooMuch(SourceError):
+    """The answer is larger than is to be held in memory."""
 
 
 class _Busy(SourceUnavailable):

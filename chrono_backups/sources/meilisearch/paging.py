@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from chrono_backups.errors import SourceError
-from chrono_backups.sources.meilisearch.client import Meilisearch, of_index
+from chrono_backups.sources.meilisearch.client import Meilisearch, TooMuch, of_index
 from chrono_backups.sources.meilisearch.pages import Document, documents
 
 _FIRST = 20
@@ -22,6 +22,10 @@ _GROWTH = 16
 _MOST = 20_000
 _PAGE_BYTES = 2 * 1024 * 1024
 """A page is to be about so large: few requests, and little memory on either side."""
+_HELD_MOST = 32 * 1024 * 1024
+"""Bytes of a page beyond which fewer documents are asked for: some are far larger than those before."""
+_LEAST = 2
+"""Documents of a page: the last one of the page before, and one more."""
 _LOOK_BACK = 4
 """Pages before a lost place that are looked through for it."""
 
@@ -51,10 +55,9 @@ class Paging:
 
     def _pages(self, ahead: ThreadPoolExecutor) -> Iterator[Page]:
         offset, before = 0, list[Any]()
-        asked = self._limit
-        coming = ahead.submit(self._fetch, 0, asked)
+        coming = ahead.submit(self._fetch, 0, self._limit)
         while True:
-            raw = coming.result()
+            raw, asked = coming.result()
             page = list(documents(raw, self._key))
             ended = len(page) < asked
             if before:
@@ -68,16 +71,21 @@ class Paging:
             offset += len(page)
             before = [key for _, key in page]
             self._limit = min(_fitting(len(raw), len(page)), self._limit * _GROWTH)
-            asked = self._limit + 1
             if not ended:
-                coming = ahead.submit(self._fetch, offset - 1, asked)
+                coming = ahead.submit(self._fetch, offset - 1, self._limit + 1)
             yield page
             if ended:
                 return
 
-    def _fetch(self, offset: int, limit: int) -> bytes:
-        asked = b'{"offset":%d,"limit":%d,"retrieveVectors":true}' % (offset, limit)
-        return self._server.ask("POST", self._path, body=asked)
+    def _fetch(self, offset: int, limit: int) -> tuple[bytes, int]:
+        """A page, and how many documents were asked for: fewer, where so many are too much at once."""
+        while True:
+            asked = b'{"offset":%d,"limit":%d,"retrieveVectors":true}' % (offset, limit)
+            try:
+                most = _HELD_MOST if limit > _LEAST else None
+                return self._server.ask("POST", self._path, body=asked, most=most), limit
+            except TooMuch:
+                limit = max(_LEAST, limit // _GROWTH)
 
     def _found_again(self, offset: int, before: list[Any]) -> tuple[Page, int]:
         """What follows the last document of those given before that is still there, and its offset."""
@@ -85,15 +93,16 @@ class Paging:
         given = set(map(_hashable, before))
         for back in range(1, _LOOK_BACK + 1):
             start = max(0, offset - back * len(before) - self._limit)
-            page = list(documents(self._fetch(start, (back + 1) * len(before) + 2 * self._limit), self._key))
+            raw, _ = self._fetch(start, (back + 1) * len(before) + 2 * self._limit)
+            page = list(documents(raw, self._key))
             for at in range(len(page) - 1, -1, -1):
                 if _hashable(page[at][1]) in given:
                     return page[at + 1 :], start + at + 1
             if start == 0:
                 break
         self.lost = True
-        page = list(documents(self._fetch(offset, self._limit), self._key))
-        return page, offset
+        raw, _ = self._fetch(offset, self._limit)
+        return list(documents(raw, self._key)), offset
 
 
 def _hashable(key: Any) -> Any:
