@@ -255,6 +255,19 @@ class TestFailures:
         restored(taken, reach(target.url))
         assert target.contents() == {**taken[2], "other": before["other"]}
 
+    def test_a_server_that_loses_a_document_is_found_out(self, taken: Taken, target: MeilisearchServer) -> None:
+        before = old_data(target)
+        real = target.engine.add_documents
+
+        def lossy(uid: str, body: bytes, primary_key: str | None, *, lines: bool) -> Any:
+            return real(uid, body[: body.rfind(b"\n", 0, -1) + 1], primary_key, lines=lines)
+
+        target.engine.add_documents = lossy  # type: ignore[method-assign]
+        with pytest.raises(RestoreError, match="has 2999 documents, and the backup 3000"):
+            restored(taken, reach(target.url), Wanted(patterns=["movies"]))
+        target.engine.settle()
+        assert target.contents() == before
+
     def test_a_lost_answer_to_the_swap_does_not_swap_back(self, taken: Taken, target: MeilisearchServer) -> None:
         before = old_data(target)
         with FaultProxy(target.port) as proxy:
