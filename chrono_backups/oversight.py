@@ -40,6 +40,7 @@ from chrono_backups.notifications.building import build_alerts, check_notificati
 from chrono_backups.notifications.incidents import Incident, Sighting
 from chrono_backups.notifications.message import Message
 from chrono_backups.notifications.outcome import type_in
+from chrono_backups.notifications.rendering import age, amount
 from chrono_backups.notifications.standing import standing_of
 from chrono_backups.redaction import redactor
 from chrono_backups.repository.evidence import Evidence, evidence
@@ -121,9 +122,8 @@ def digest_rows(settings: Settings, clock: Clock, since: datetime) -> list[tuple
                 continue
             with suppress(ObjectMissing, Damaged):
                 made = repository.manifest(name)
-                took = (made.finished_at - made.started_at).total_seconds()
-                stored = made.statistics.bytes_stored
-                rows.append((name, made.status, f"{stored:,} bytes stored anew, in {took:.0f} s"))
+                took, stored = made.finished_at - made.started_at, made.statistics.bytes_stored
+                rows.append((name, made.status, f"{amount(stored)} stored anew, in {age(took)}"))
     return rows
 
 

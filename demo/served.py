@@ -61,6 +61,7 @@ class Served:
         self._environment = {**environment, "DAGSTER_HOME": str(home), "TMPDIR": self._temporary.name}
         self._port = port
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._words: dict[str, tuple[str, ...]] = {}
 
     def __enter__(self) -> "Served":
         self._home.mkdir()
@@ -86,6 +87,7 @@ class Served:
         self._stop()
 
     def _start(self, program: str, *words: str) -> None:
+        self._words[program] = words
         with (self._home / f"{program}.log").open("wb") as log:
             self._processes[program] = subprocess.Popen(
                 [str(Path(sys.executable).with_name(program)), *words],
@@ -112,6 +114,17 @@ class Served:
             except ProcessLookupError:  # nothing it started is left
                 continue
         self._temporary.cleanup()
+
+    def kill(self, program: str) -> None:
+        """End one of the two, and all that it started, without a warning."""
+        process = self._processes[program]
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def restart(self, program: str) -> None:
+        """Start one that was killed, and wait until it is well."""
+        self._start(program, *self._words[program])
+        self.until(self._healthy, program, _SECONDS_TO_LOAD)
 
     def check(self) -> None:
         """Raise where one of the processes has ended."""

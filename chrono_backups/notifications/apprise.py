@@ -7,6 +7,7 @@ from typing import Any
 
 from chrono_backups.clock import Clock
 from chrono_backups.errors import ChannelRefused, ChannelUnavailable
+from chrono_backups.notifications.http import hush
 from chrono_backups.notifications.message import Message
 from chrono_backups.notifications.rendering import Renderer
 
@@ -64,7 +65,8 @@ class AppriseNotifier:
         except ImportError as error:
             hint = "Install the extra: pip install 'chrono-backups[apprise]'."
             raise ChannelRefused("Apprise is not installed", channel=self.name, hint=hint) from error
-        # What it logs may quote the URL.
+        hush()
+        # What it logs itself may quote the URL.
         logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
         return apprise
 

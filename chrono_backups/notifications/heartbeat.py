@@ -12,6 +12,7 @@ from chrono_backups.events import Finding
 from chrono_backups.notifications.alerts import Alerts
 from chrono_backups.notifications.http import get
 from chrono_backups.notifications.incidents import Incident, Sighting
+from chrono_backups.notifications.rendering import age, amount
 from chrono_backups.notifications.settings import NotificationsSettings
 from chrono_backups.notifications.standing import Standing
 
@@ -38,8 +39,8 @@ class Made:
     def of(cls, manifest: Manifest) -> Made:
         whole, took = manifest.statistics, manifest.finished_at - manifest.started_at
         sources = ", ".join(one.source for one in manifest.snapshots)
-        what = f"{manifest.backup_id} is complete: {sources}; {whole.bytes_total:,} bytes, {whole.bytes_stored:,} of "
-        what += f"them stored anew, in {took.total_seconds():.0f} s."
+        what = f"{manifest.backup_id} is complete: {sources}; {amount(whole.bytes_total)} in all, "
+        what += f"{amount(whole.bytes_stored)} stored anew, in {age(took)}."
         return cls(manifest.backup_id, manifest.type, manifest.started_at, what)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -62,6 +63,7 @@ def _request(
 ) -> Answer:
     import requests  # noqa: PLC0415 - for those who send something only
 
+    hush()
     where = place(url)
     kind = {"Content-Type": "application/json"} if body is not None else {}
     try:
@@ -92,6 +94,11 @@ def _parts(url: str) -> list[str]:
     except ValueError:
         return []
     return [part for part in (parts.path, parts.path.lstrip("/"), parts.query, parts.password or "") if len(part) > 3]
+
+
+def hush() -> None:
+    """Have the library below log no addresses, at whatever level somebody's logging is."""
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
 
 
 def place(url: str) -> str:

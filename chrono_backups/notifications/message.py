@@ -111,7 +111,7 @@ def message_of(state: State, incident: Incident, site: Site, standing: Standing 
         severity=finding.severity,
         code=finding.code,
         subject=finding.subject,
-        what=finding.message,
+        what=f"It was: {finding.message}" if state == "resolved" else finding.message,
         to_do=finding.hint,
         at=now,
         since=incident.opened_at,

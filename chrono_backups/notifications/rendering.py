@@ -183,6 +183,15 @@ def in_words(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
+def amount(count: float) -> str:
+    """A number of bytes for a reader: ``1.2 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
 def age(span: timedelta) -> str:
     """A span for a reader: ``3 days``, ``2 h 5 min``."""
     seconds = max(0, int(span.total_seconds()))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -19,6 +20,7 @@ from chrono_backups.notifications.outcome import (
     Ended,
     backup_operation,
 )
+from chrono_backups.notifications.rendering import age, amount
 from chrono_backups.orchestration.names import BACKUP_ID_TAG, BYTES_CHECK, COMPLETE_CHECK, REPLICA
 from chrono_backups.orchestration.names import VERIFICATION as VERIFICATION_ASSET
 from chrono_backups.orchestration.resources import PRIMARY
@@ -173,8 +175,9 @@ def _made(instance: dg.DagsterInstance, run_id: str) -> tuple[list[Made], list[F
 
 
 def _of_facts(backup_type: str, facts: dict[str, Any]) -> Made:
-    sizes = f"{facts.get('bytes_total', 0):,} bytes, {facts.get('bytes_stored', 0):,} of them stored anew"
-    what = f"{facts['backup_id']} is complete: {sizes}, in {facts.get('duration_seconds', 0):.0f} s."
+    sizes = f"{amount(facts.get('bytes_total', 0))} in all, {amount(facts.get('bytes_stored', 0))} stored anew"
+    took = timedelta(seconds=facts.get("duration_seconds", 0))
+    what = f"{facts['backup_id']} is complete: {sizes}, in {age(took)}."
     backup_id = str(facts["backup_id"])
     parsed = parse_backup_id(backup_id)
     assert parsed is not None  # every backup has such an id

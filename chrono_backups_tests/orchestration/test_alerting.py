@@ -89,13 +89,15 @@ def test_a_failed_backup_is_told_once_and_that_it_is_well_once(
     assert site.backup("configuration", verify_integrity=False).success
     watch.tick()
     assert (watch.messages, watch.pings) == ([], 2), "a good backup is a heartbeat and no message"
-    monkeypatch.setenv("BACKUP_HOOK_BEFORE", "echo the volume is busy; exit 3")
+    monkeypatch.setenv("BACKUP_HOOK_BEFORE", "echo the volume is busy, says a secret of the tests; exit 3")
     runs = [site.backup("full").run_id for _ in range(2)]
     said = watch.tick()
     assert "full backup failed" in said and "Backup failed: full backup" in said
     watch.tick()
     assert watch.told == [("opened", FULL)]
     (message,) = watch.messages
+    heard = str([site.instance.all_logs(run) for run in runs]) + said + str(message)
+    assert "says [secret]" in heard and "a secret of the tests" not in heard
     assert "the volume is busy" in message["what"] and message["to_do"]
     assert message["link"] == f"https://dagster.example.com/runs/{runs[0]}"
     newest = site.backups()[1].backup_id

@@ -12,7 +12,8 @@ import pytest
 from chrono_backups.maintenance.verify import verify
 from chrono_backups_tests.orchestration.site import Site
 from chrono_backups_tests.orchestration.test_backfills import days_ago, take
-from demo.served import Served
+from chrono_backups_tests.servers.receivers import receiver
+from demo.served import LOCATION, Served
 
 MEGABYTE = 1_000_000
 
@@ -103,3 +104,38 @@ def materialized(served: Served, asset: str) -> list[str]:
         key={"path": [asset]},
     )
     return sorted(made["partition"] for made in found["assetOrError"]["assetMaterializations"])
+
+
+@pytest.mark.soak
+def test_a_daemon_that_is_killed_between_a_failure_and_its_alert_tells_it_after_its_restart(
+    site: Site, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setenv("BACKUP_HOOK_BEFORE", "echo the volume is busy; exit 3")
+    monkeypatch.setenv("BACKUP_HEALTH_CHECK_ENABLED", "false")
+    monkeypatch.setenv("BACKUP_STATE_DIR", str(site.root / "state"))
+    with receiver() as server:
+        monkeypatch.setenv("BACKUP_WEBHOOK_ENABLED", "true")
+        monkeypatch.setenv("BACKUP_WEBHOOK_URL", server.url)
+        served: Served = request.getfixturevalue("served")
+        served.until(lambda: ticked(served, "ended_runs"), "the first tick of the sensor", 120)
+        run = served.launch("full_backup_job", site.today())
+        assert served.end_of(run) == "FAILURE"
+        served.kill("dagster-daemon")
+        told_before = len(server.posted)
+        served.restart("dagster-daemon")
+        served.until(lambda: server.posted, "the alert", 180)
+        ticks = ticked(served, "notifications")
+        served.until(lambda: ticked(served, "notifications") > ticks + 1, "two more ticks", 180)
+        assert told_before <= 1
+        (posted,) = server.posted
+        assert posted.json["incident"] == "backup-failed:full backup" and "the volume is busy" in posted.json["what"]
+
+
+def ticked(served: Served, sensor: str) -> int:
+    """How often that sensor was evaluated."""
+    found = served.ask(
+        """query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) {
+            ... on Sensor { sensorState { ticks(limit: 500) { status } } } } }""",
+        selector={**LOCATION, "sensorName": sensor},
+    )
+    return sum(tick["status"] != "STARTED" for tick in found["sensorOrError"]["sensorState"]["ticks"])

@@ -74,8 +74,11 @@ class Receiver:
                 self.send_response(reply.status)
                 for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
                     self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(reply.body)
+                try:
+                    self.end_headers()
+                    self.wfile.write(reply.body)
+                except OSError:  # the sender did not wait
+                    self.close_connection = True
 
             do_GET = do_POST
 
