@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from chrono_backups.assembly import Application
-from chrono_backups.errors import StorageUnavailable
+from chrono_backups.errors import StorageDenied, StorageUnavailable
 from chrono_backups.settings import load
 from chrono_backups_tests.cli.conftest import KEY, Site, same_tree, write_tree
 from chrono_backups_tests.cli.in_process import SiteInProcess
@@ -102,6 +102,22 @@ class WholeBackupContract:
             assert application.take_backup("full", trigger="test").status == "complete"
             # What the run before had stored is not stored again.
             assert sum(info.size for info in repository.storage.list("packs/")) < 44_000_000
+        self.check(site)
+
+    def test_credentials_that_run_out_are_told_and_the_next_run_goes_on(
+        self, site: Site, proxy: FaultProxy, variables: Variables
+    ) -> None:
+        (site.data / "more.bin").write_bytes(os.urandom(20_000_000))
+        application = self.ready(site, proxy, variables)
+        proxy.script(Answer(403, method=self.UPLOADS, skip=2, times=1000))
+        with pytest.raises(StorageDenied) as caught:
+            application.take_backup("full", trigger="test")
+        assert caught.value.storage in application.settings.storages and caught.value.hint
+        assert len([one for one in proxy.requests if one.method == self.UPLOADS]) < 8, "a refusal is not asked again"
+        proxy.clear()
+        assert application.take_backup("full", trigger="test").status == "complete"
+        with application.open_repository() as repository:
+            assert [one.status for one in repository.backups()] == ["complete"]
         self.check(site)
 
     def ready(self, site: Site, proxy: FaultProxy, variables: Variables) -> Application:
