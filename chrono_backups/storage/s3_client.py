@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.handlers import add_expect_header
 from botocore.parsers import ResponseParserError
+from botocore.utils import parse_timestamp
 
 from chrono_backups.clock import Clock
 from chrono_backups.errors import StorageDenied, StorageError, StorageUnavailable
@@ -76,6 +78,7 @@ def new_client(settings: AwsS3Settings, name: str, connect_timeout: float, read_
     try:
         sdk = botocore.session.get_session()
         sdk.register_component("data_loader", _loader())
+        sdk.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
         session = boto3.session.Session(
             botocore_session=sdk,
             aws_access_key_id=settings.access_key_id,
@@ -93,6 +96,15 @@ def new_client(settings: AwsS3Settings, name: str, connect_timeout: float, read_
 def _loader() -> botocore.loaders.Loader:
     """What the SDK knows of its services: read once a process instead of once a client, which takes 0.1 seconds."""
     return botocore.loaders.create_loader()
+
+
+def _moment(text: Any) -> datetime:
+    """A time as S3 writes it. The SDK's own way takes half of the time of a listing."""
+    with suppress(TypeError, ValueError):
+        read = datetime.fromisoformat(text)
+        if read.tzinfo is not None:
+            return read
+    return parse_timestamp(text)
 
 
 def _revealed(secret: SecretStr | None) -> str | None:

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from chrono_backups.clock import FrozenClock
 from chrono_backups.errors import ObjectLocked, ObjectMissing, StorageDenied, StorageError
+from chrono_backups.storage import s3_client
 from chrono_backups.storage.base import ObjectInfo
 from chrono_backups.storage.s3 import S3Storage
 from chrono_backups.storage.settings import AwsS3Settings
@@ -46,6 +47,14 @@ def locking(moto: MotoServer) -> str:
 def versions(moto: MotoServer, bucket: str, key: str) -> list[str]:
     found = moto.client.list_object_versions(Bucket=bucket, Prefix=key)
     return [one["VersionId"] for one in (*found.get("Versions", ()), *found.get("DeleteMarkers", ()))]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-11-28T20:42:16.000Z", "2026-11-28T20:42:16Z", "Sat, 28 Nov 2026 20:42:16 GMT", "1795898536", 1795898536],
+)
+def test_times_are_read_however_they_are_written(text: Any) -> None:
+    assert s3_client._moment(text) == datetime(2026, 11, 28, 20, 42, 16, tzinfo=UTC)
 
 
 class TestSettings:
