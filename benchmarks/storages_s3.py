@@ -6,7 +6,7 @@
 The server is `versitygw` or `minio` where one is on the PATH, else moto, which is slow and not to be compared with
 anything. It runs on the same machine, so it takes its share of the processors from all of them alike. Contenders
 take turns, and each round begins with another. All upload the same files from the same disk; ours reads them whole and
-puts them as a backup does, on two threads.
+puts them as a backup does, on four threads.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from chrono_backups_tests.servers.moto_server import ACCESS_KEY, SECRET_KEY, Mot
 from chrono_backups_tests.servers.s3_binary import program, s3_server
 
 _SIZE = 16 * 2**20
-_THREADS = 2
+_THREADS = 4
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
 

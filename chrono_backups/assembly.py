@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _WORKERS_MOST = 4
+_UPLOADS_HERE, _UPLOADS_AWAY = 2, 4
+"""A service answers once it has a pack, which takes about as long as sending it: others are sent meanwhile."""
 _LOCAL_ATTEMPTS = 2
 """A disk that is not mounted does not appear while one waits; a network share may answer the second time."""
 _REMOTE_ATTEMPTS = 8
@@ -322,11 +324,12 @@ class Application:
         local = self.settings.local
         return [path for path in (local.path, local.mirror_path) if path is not None]
 
-    def pipeline_options(self) -> PipelineOptions:
-        """How content is compressed, with as much at once as the memory limit allows."""
+    def pipeline_options(self, storage: str) -> PipelineOptions:
+        """How content is compressed on its way to that storage, with as much at once as the memory limit allows."""
         compression = self.settings.compression
         workers = min(_WORKERS_MOST, max(2, os.cpu_count() or 2))
-        options = PipelineOptions(compression.type, compression.level, workers=workers, slots=workers + 3)
+        uploads = _UPLOADS_HERE if storage in {"local", "local_mirror"} else _UPLOADS_AWAY
+        options = PipelineOptions(compression.type, compression.level, workers, uploads, slots=workers + 3)
         memory = self.settings.limits.memory
         return options if memory is None else options.within(memory)
 
@@ -380,7 +383,7 @@ class Application:
     ) -> Outcome:
         """One source of a planned backup."""
         positions = self._positions(source.name) if source.name in MEET and "postgres" in plan.sources else None
-        options = self.pipeline_options()
+        options = self.pipeline_options(repository.storage.name)
         with self.limits.operation(source.name, listener):
             outcome = capture(repository, plan, source, options=options, listener=listener, positions=positions)
         return outcome.masked(redactor(self.settings, os.environ))
