@@ -22,7 +22,7 @@ def canary(name: str) -> str:
     word = f"canary-{name.removeprefix('BACKUP_').lower()}-7c1d"
     if name == "BACKUP_ENCRYPTION_KEY":
         return KEY
-    if "HOOK" in name:
+    if name.startswith("BACKUP_HOOK_"):
         return f"true {word}" if not name.endswith("AFTER") else f"false {word}"
     return f"http://127.0.0.1:1/{word}" if name.endswith("URL") else word
 

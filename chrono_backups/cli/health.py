@@ -54,7 +54,7 @@ def _lines(report: HealthReport) -> list[str]:
             [
                 ("status", report.status),
                 *report.checks.items(),
-                *((name, str(value or "")) for name, value in metrics.items()),
+                *((name, "" if value is None else str(value)) for name, value in metrics.items()),
             ]
         ),
         *(safe_message(finding_line(finding)) for finding in report.findings if finding.severity != "info"),
