@@ -15,14 +15,11 @@ PORT ?= 3000
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers test soak lint format demo ui bench bench-redis bench-storages bench-meilisearch screenshots pins clean
+.PHONY: help setup servers test soak oracle lint format demo ui bench bench-redis bench-storages bench-meilisearch \
+	bench-postgres screenshots pins clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
-.PHONY: help setup servers test soak oracle lint format demo ui bench bench-postgres bench-storages screenshots pins clean
-
-help:  ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY)  ## Make .venv with everything pinned (the others do it by themselves)
 
@@ -79,6 +76,7 @@ bench-storages: $(READY) servers  ## Measure S3, SFTP and replication against rc
 
 bench-meilisearch: $(READY)  ## Measure Meilisearch's captures and restores (ARGS="--documents 100000 --rounds 1")
 	$(BIN)/python -m benchmarks.meilisearch $(ARGS)
+
 bench-postgres: $(READY)  ## Measure base backups, WAL and restores against pg_basebackup, pgBackRest and cp
 	$(BIN)/python -m benchmarks.postgres $(ARGS)
 	$(BIN)/python -m benchmarks.postgres_wal
