@@ -27,7 +27,7 @@ from chrono_backups_tests.backup.receiving import (
 )
 from chrono_backups_tests.backup.taking import opened
 from chrono_backups_tests.servers.black_hole import BlackHole
-from chrono_backups_tests.servers.postgres import VERSIONS, PostgresServer, postgres_home, postgres_server
+from chrono_backups_tests.servers.postgres import PostgresServer, postgres_home, postgres_server
 from chrono_backups_tests.servers.postgres_settings import needed, reach
 
 
@@ -63,7 +63,7 @@ def lose_slot(server: PostgresServer) -> None:
     server.execute("SELECT pg_reload_conf()")
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", [18, pytest.param(16, marks=pytest.mark.soak), 15])
 def test_a_slot_that_the_server_gave_up_is_said_and_made_anew_when_asked(version: int, storage: Valve) -> None:
     needed(version)
     small = {"min_wal_size": "2MB", "max_wal_size": "2MB", "autovacuum": "off"}
@@ -165,6 +165,7 @@ def test_it_goes_over_to_the_server_that_was_promoted_while_it_was_away(
     assert_archived(storage, standby, start // SEGMENT * SEGMENT, after, timeline=2)
 
 
+@pytest.mark.soak
 def test_a_standby_behind_the_archive_is_waited_for(
     pair: tuple[PostgresServer, PostgresServer], storage: Valve
 ) -> None:
@@ -213,6 +214,7 @@ def test_a_network_that_swallows_everything_is_noticed(storage: Valve, monkeypat
         assert_archived(storage, server, start, end)
 
 
+@pytest.mark.soak
 def test_another_cluster_in_the_server_s_place_is_refused(storage: Valve) -> None:
     needed(18)
     with (
@@ -232,6 +234,7 @@ def test_another_cluster_in_the_server_s_place_is_refused(storage: Valve) -> Non
             assert len(WalArchive.systems(repository)) == 1
 
 
+@pytest.mark.soak
 def test_segments_of_any_size(storage: Valve, tmp_path: Path) -> None:
     needed(18)
     with postgres_server(18, options=("--wal-segsize=64",), settings={"max_wal_size": "256MB"}) as server:
