@@ -18,7 +18,7 @@ from chrono_backups.events import Finding, Listener
 from chrono_backups.recovery.checks.judge import Ask
 from chrono_backups.recovery.drill_report import DrillOptions, SourceDrill
 from chrono_backups.recovery.in_place import Wanted
-from chrono_backups.recovery.meilisearch.asking import ask_meilisearch
+from chrono_backups.recovery.meilisearch.asking import ask_meilisearch, ask_stored
 from chrono_backups.recovery.meilisearch.content import BackedUp
 from chrono_backups.recovery.meilisearch.indexes import BATCH
 from chrono_backups.recovery.meilisearch.proofs import (
@@ -63,7 +63,8 @@ def drill_meilisearch(
 ) -> None:
     """Drill the Meilisearch of a backup below ``directory``; what is found goes into ``done``.
 
-    ``standing`` is called once a server stands and was found right or wrong, with who can ask it.
+    ``standing`` is called once a server stands and was found right or wrong, with who can ask it; without a server with
+    who can ask what is stored.
     """
     program = find_program(options.meilisearch_bin)
     if program is None:
@@ -73,6 +74,7 @@ def drill_meilisearch(
         found = Finding("drill-without-server", "warning", "meilisearch", message, "Set BACKUP_MEILISEARCH_BIN.")
         done.findings.append(found)
         listener(found)
+        standing(ask_stored(content))
         return
     with restored(repository, manifest, directory, program, done, listener) as (server, content):
         prove(server, content, repository.clock, done, listener)
@@ -90,6 +92,7 @@ def restored(
     listener: Listener,
 ) -> Iterator[tuple[Server, BackedUp]]:
     """A throwaway server that holds the backup, while the context lasts. Raises ``RestoreError``, ``Damaged``."""
+    began = repository.clock.monotonic()
     with throwaway(program, directory, repository.clock) as server:
         plan = plan_for(repository, manifest, server, repository.clock, Wanted())
         content = plan.content
@@ -97,6 +100,7 @@ def restored(
         plan.offline = True
         report = plan.execute(listener)
         done.files, done.bytes = report.items, report.bytes
+        done.ready_seconds = repository.clock.monotonic() - began
         found = [*plan.findings, *report.findings]
         done.findings += [one for one in found if one.code not in _EXPECTED]
         yield server, content

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from chrono_backups_tests.recovery.postgres.operated import Operated, operated
-from chrono_backups_tests.servers.meilisearch import MeilisearchServer
+from chrono_backups_tests.servers.meilisearch import MeilisearchServer, program
 from chrono_backups_tests.servers.redis import RedisServer, need, redis_server
 
 MASTER_KEY = "a master key of the tests"
@@ -96,6 +96,7 @@ def application() -> Iterator[Application]:
             BACKUP_FILES_PATHS=str(files),
             BACKUP_CONFIGURATION_PATHS=str(cluster.home / "app.conf"),
             BACKUP_DRILL_DIR=str(cluster.home),
+            BACKUP_MEILISEARCH_BIN=str(program(cluster.home)),
         )
         cluster.server.execute("CREATE TABLE counter (value int); INSERT INTO counter VALUES (0)")
         made = Application(cluster, store, index)
