@@ -84,7 +84,8 @@ def check_words(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"{word} does not go with --path", hint="With --path files are restored, and no server set up."
         )
-    if arguments.source and SOURCE not in arguments.source and asked != ["target_time"]:
+    by_time = arguments.id == LATEST and asked == ["target_time"]
+    if arguments.source and SOURCE not in arguments.source and not by_time:
         raise UsageError(f"{word} is for the source postgres", hint="Add --source postgres.")
 
 
@@ -137,7 +138,7 @@ def cluster_options(arguments: argparse.Namespace, context: Context, target: Tar
         owner=_owner(arguments.owner),
         start=bool(arguments.start),
         programs=context.settings.postgres.bin_dir,
-        restore_command=restore_command(arguments, context),
+        restore_command=fetch_command(_settings_file(context), arguments.storage),
     )
 
 
@@ -267,11 +268,6 @@ def reached_lines(server: Server, reached: Reached) -> list[str]:
             ("log", printable(str(server.log))),
         ]
     )
-
-
-def restore_command(arguments: argparse.Namespace, context: Context) -> str:
-    """What the restored server runs for each WAL file."""
-    return fetch_command(_settings_file(context), arguments.storage)
 
 
 def _settings_file(context: Context) -> str | None:

@@ -18,7 +18,8 @@ from chrono_backups.cli.terminal.tables import facts, table
 from chrono_backups.clock import to_text
 from chrono_backups.errors import ChronoBackupsError, UsageError
 from chrono_backups.recovery.point import PointPart, RecoveryPoint
-from chrono_backups.recovery.whole.parts import ClusterPart
+from chrono_backups.recovery.postgres.restore import ClusterPlan
+from chrono_backups.recovery.whole.parts import DirectoryPart
 from chrono_backups.recovery.whole.plan import WholeOptions, WholePlan, plan_whole
 
 _TREES = frozenset({"files", "configuration"})
@@ -55,10 +56,10 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     options = WholeOptions(
         arguments.id,
         restore_cluster.target_of(arguments),
-        tuple(dict.fromkeys(arguments.source)),
-        None if arguments.to is None else Path(os.path.abspath(arguments.to)),
-        tuple(arguments.path),
-        tuple(dict.fromkeys(arguments.database)),
+        sources=tuple(dict.fromkeys(arguments.source)),
+        directory=None if arguments.to is None else Path(os.path.abspath(arguments.to)),
+        patterns=tuple(arguments.path),
+        databases=tuple(dict.fromkeys(arguments.database)),
     )
     with context.reading(arguments.storage) as repository:
         with context.progress() as listener:
@@ -167,19 +168,19 @@ def _conclude(context: Context, plan: WholePlan, safety: str | None) -> int:
     }
     context.output.report(document, _lines(plan, safety))
     for part in restore.parts:
-        if isinstance(part, ClusterPart) and part.started is None:
-            advise(context, part)
+        if isinstance(part, DirectoryPart) and part.started is None and part.cluster is not None:
+            advise(context, part.cluster)
     if restore.damaged:
         context.output.warning(f"{restore.damaged:,} files are damaged in the repository and were left out")
         return DAMAGED
     return PARTIAL if any(finding.severity == "error" for finding in restore.findings) else DONE
 
 
-def advise(context: Context, part: ClusterPart) -> None:
+def advise(context: Context, cluster: ClusterPlan) -> None:
     """Say what the operator does next with a data directory that was not started."""
     context.output.message(
-        f"Start PostgreSQL {part.cluster.major} on {printable(str(part.data))}: it recovers to "
-        f"{part.cluster.options.target}, by the restore_command in postgresql.auto.conf, which its user must be "
+        f"Start PostgreSQL {cluster.major} on {printable(str(cluster.data))}: it recovers to "
+        f"{cluster.options.target}, by the restore_command in postgresql.auto.conf, which its user must be "
         "able to run with these settings."
     )
 
@@ -194,6 +195,6 @@ def _lines(plan: WholePlan, safety: str | None) -> list[str]:
     findings = len(plan.restore.findings)
     lines = facts([*rows, ("findings", f"{findings:,}" if findings else ""), ("safety backup", safety or "")])
     for part in plan.restore.parts:
-        if isinstance(part, ClusterPart) and part.started is not None:
+        if isinstance(part, DirectoryPart) and part.started is not None:
             lines += restore_cluster.reached_lines(*part.started)
     return lines

@@ -78,11 +78,13 @@ class RetentionLaunch(dg.Config):
 
 
 class RestoreLaunch(dg.Config):
-    """What to restore, and where to."""
+    """What to restore, to which moment, and where to."""
 
     backup_id: str = Field(default="latest", description="A backup's id, or `latest`.")
     target: str = Field(
-        default="", description="A new or empty directory on the worker's machine. Empty only with `in_place`."
+        default="",
+        description="A new or empty directory on the worker's machine. With `in_place` PostgreSQL's data directory"
+        " goes there, and all else to where it was; empty where PostgreSQL is not restored.",
     )
     sources: list[str] = Field(
         default=[], description=f"Only these sources, of {', '.join(SOURCE_NAMES)}; empty: all that the backup has."
@@ -90,8 +92,12 @@ class RestoreLaunch(dg.Config):
     patterns: list[str] = Field(default=[], description="Only paths that match one of these; empty: all.")
     target_time: str = Field(
         default="",
-        description="Recover a PostgreSQL cluster to this time (2026-01-31T14:30:00Z) or `latest`, the end of its WAL."
-        " `latest` as the backup is then the newest one before. Empty: to where the backup ends.",
+        description="Recover PostgreSQL to this time (2026-01-31T14:30:00Z) or to `latest`, the end of its WAL; with"
+        " the backup `latest` the others are as captured last before it. Empty: to where it meets the other stores.",
+    )
+    start: bool = Field(
+        default=False,
+        description="Start the restored PostgreSQL server, and follow it to its target; it goes on running.",
     )
     in_place: bool = Field(
         default=False,

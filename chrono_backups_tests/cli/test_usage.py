@@ -23,7 +23,10 @@ WRONG = [
     (("restore", "latest", "--in-place", "--source", "postgres"), "a cluster is not restored in place"),
     (("restore", "latest", "--in-place"), "--in-place needs --source"),
     (("restore", "latest", "--to", "x", "--no-safety-backup"), "goes with --in-place only"),
-    ((*_FILES, "--target-time", "2026-01-01T00:00:00Z"), "--target-time is for the source"),
+    (
+        ("restore", "full_20260101_000000", *_FILES[2:], "--target-time", "2026-01-01T00:00:00Z"),
+        "--target-time is for the source",
+    ),
     ((*_FILES, "--target-lsn", "0/1"), "--target-lsn is for the source"),
     ((*_FILES, "--target-name", "x"), "--target-name is for the source"),
     ((*_FILES, "--start"), "--start is for the source"),

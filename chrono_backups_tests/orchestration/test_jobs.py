@@ -4,7 +4,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
 
+from chrono_backups.events import Listener
+from chrono_backups.recovery.whole.parts import PartReport, TreePart
 from chrono_backups_tests.orchestration.site import Site, facts, failures
 from chrono_backups_tests.orchestration.test_backfills import days_ago, take
 
@@ -94,6 +97,25 @@ class TestRestore:
         config = {"in_place": True, "safety_backup": False}
         assert site.launch("restore_backup", config=config).success
         assert len(site.backups()) == 1
+
+    def test_cancelled_it_says_what_is_old_and_what_is_new(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert site.backup("full").success
+        (site.data / "readme.txt").write_text("spoilt")
+        backup_id = site.backups()[0].backup_id
+
+        def cancelled(part: TreePart, listener: Listener) -> PartReport:
+            if part.source == "files":
+                raise DagsterExecutionInterruptedError
+            return executed(part, listener)
+
+        executed = TreePart.execute
+        monkeypatch.setattr(TreePart, "execute", cancelled)
+        result = site.launch("restore_backup", config={"in_place": True, "safety_backup": False})
+        assert not result.success
+        said = [entry.user_message for entry in site.instance.all_logs(result.run_id)]
+        told = [message for message in said if "files: each file holds either" in message]
+        assert f"configuration: as in {backup_id}\n" in told[-1]
+        assert (site.data / "readme.txt").read_text() == "spoilt"
 
     def test_a_target_is_needed(self, site: Site) -> None:
         assert site.backup("full").success

@@ -1,16 +1,15 @@
-"""The parts of a whole restore: a cluster into a directory, trees and running stores in place."""
+"""The parts of a whole restore: into a directory, or trees and running stores in place."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from chrono_backups.clock import Clock
 from chrono_backups.events import Finding, Listener
-from chrono_backups.identifiers import SourceName
+from chrono_backups.identifiers import SOURCE_NAMES, SourceName
 from chrono_backups.recovery.in_place import StorePlan
 from chrono_backups.recovery.plan import RestorePlan
 from chrono_backups.recovery.postgres.arrangement import ClusterArrangement
@@ -55,6 +54,10 @@ class Part(Protocol):
         """Which."""
 
     @property
+    def sources(self) -> Sequence[SourceName]:
+        """All of it, where more than one source is restored together; ``source`` is the first."""
+
+    @property
     def backup_id(self) -> str:
         """Whose capture is restored."""
 
@@ -95,6 +98,10 @@ class StorePart:
         return self.plan.source
 
     @property
+    def sources(self) -> Sequence[SourceName]:
+        return (self.source,)
+
+    @property
     def backup_id(self) -> str:
         return self.plan.backup_id
 
@@ -133,6 +140,10 @@ class TreePart:
     when_stopped: str = "each file holds either its old or its new content"
 
     @property
+    def sources(self) -> Sequence[SourceName]:
+        return (self.source,)
+
+    @property
     def backup_id(self) -> str:
         return self.plan.backup_id
 
@@ -159,14 +170,16 @@ class TreePart:
 
 
 @dataclass
-class ClusterPart:
-    """A PostgreSQL cluster into a directory, where it overwrites nothing; started there where that is asked for."""
+class DirectoryPart:
+    """Into a directory, where nothing is overwritten: a PostgreSQL cluster, alone or with everything else.
+
+    It is started there where that is asked for.
+    """
 
     repository: Repository
     plan: RestorePlan
-    cluster: ClusterPlan
+    cluster: ClusterPlan | None
     clock: Clock
-    source: SourceName = "postgres"
     overwrites: bool = False
     findings: Sequence[Finding] = ()
     started: tuple[Server, Reached] | None = None
@@ -174,57 +187,72 @@ class ClusterPart:
     _moved: bool = False
 
     @property
-    def backup_id(self) -> str:
-        return self.cluster.backup_id
+    def source(self) -> SourceName:
+        return self.sources[0]
 
     @property
-    def data(self) -> Path:
-        return self.cluster.data
+    def sources(self) -> Sequence[SourceName]:
+        return tuple(name for name in SOURCE_NAMES if any(one.source == name for one in self.plan.sources))
+
+    @property
+    def backup_id(self) -> str:
+        return self.plan.backup_id
 
     @property
     def when_stopped(self) -> str:
         if self._moved:
-            return f"what was restored is in {self.data}, and no server runs"
+            return f"what was restored is in {self.plan.target}, and no server runs"
         return f"nothing was left in {self.plan.target}"
 
     def facts(self) -> Sequence[tuple[str, str]]:
         cluster, plan = self.cluster, self.plan
-        wal = f"{len(cluster.path.files):,} archived files" if cluster.path.files else "what the base backup holds"
+        told = [("to", ", ".join(str(one.destination) for one in plan.sources))]
+        if cluster is not None:
+            wal = f"{len(cluster.path.files):,} archived files" if cluster.path.files else "what the base backup holds"
+            told += [
+                ("PostgreSQL", str(cluster.facts["server_version"])),
+                ("recover to", f"{cluster.options.target}, timeline {cluster.path.timeline}"),
+                ("WAL", wal),
+                ("start", "once it is restored" if cluster.options.start else "left to you"),
+            ]
         return [
-            ("to", str(self.data)),
-            ("PostgreSQL", str(cluster.facts["server_version"])),
-            ("recover to", f"{cluster.options.target}, timeline {cluster.path.timeline}"),
-            ("WAL", wal),
-            ("start", "once it is restored" if cluster.options.start else "left to you"),
+            *told,
             ("holds", f"{plan.files:,} files, {plan.bytes:,} bytes"),
             ("space", f"{plan.bytes_needed:,} bytes needed, {plan.bytes_free:,} free"),
             ("in the way", ", ".join(plan.conflicts)),
         ]
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.plan.to_json(), "postgres": self.cluster.to_json()}
+        return {**self.plan.to_json(), **({"postgres": self.cluster.to_json()} if self.cluster is not None else {})}
 
     def check(self, listener: Listener) -> None:
         self.plan.check()
-        if not self.cluster.options.start and self.cluster.path.files:
+        if self.cluster is not None and not self.cluster.options.start and self.cluster.path.files:
             check_way(self.repository, self.cluster, listener=listener)
 
     def execute(self, listener: Listener) -> PartReport:
         began = time.monotonic()
-        arrangement = self.cluster.arrangement()
+        cluster = self.cluster
+        arrangement = (
+            cluster.arrangement() if cluster is not None else ClusterArrangement.of_files(self.plan.target, None)
+        )
         done = restore(self.repository, self.plan, listener=listener, arrangements={SOURCE: arrangement})
         self._moved = True
         report = PartReport(self.source, done.files, done.bytes, 0.0, done.damaged, {}, done.findings)
         report.findings += configuration_findings(arrangement)
-        report.details["data_directory"] = str(self.data)
-        if self.cluster.options.start:
-            server, supply, reached = start_cluster(self.repository, self.cluster, clock=self.clock, listener=listener)
+        if cluster is not None:
+            self._start(cluster, report, listener)
+        report.seconds = time.monotonic() - began
+        return report
+
+    def _start(self, cluster: ClusterPlan, report: PartReport, listener: Listener) -> None:
+        report.details["data_directory"] = str(cluster.data)
+        if cluster.options.start:
+            server, supply, reached = start_cluster(self.repository, cluster, clock=self.clock, listener=listener)
             if reached.state != "paused":  # a paused server still takes WAL when its operator lets it go on
                 supply.remove()
             self.started = server, reached
             report.details["started"] = started_document(server, reached)
-        report.seconds = time.monotonic() - began
-        return report
 
 
 def configuration_findings(arrangement: ClusterArrangement) -> list[Finding]:

@@ -66,7 +66,7 @@ class WholeRestore:
     @property
     def overwritten(self) -> list[SourceName]:
         """The sources that a safety backup is to hold."""
-        return [part.source for part in self.parts if part.overwrites]
+        return [source for part in self.parts if part.overwrites for source in part.sources]
 
     def check(self, listener: Listener) -> None:
         """Raises where one of them would be refused. Changes nothing."""
@@ -87,7 +87,7 @@ class WholeRestore:
 
     def told(self) -> list[tuple[str, str]]:
         """Of each source whether it is old or new, in words."""
-        return [(one.part.source, one.words) for one in self.states]
+        return [(source, one.words) for one in self.states for source in one.part.sources]
 
     @property
     def findings(self) -> list[Finding]:

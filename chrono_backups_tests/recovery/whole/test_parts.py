@@ -28,6 +28,10 @@ class Fake:
     findings: Sequence[Finding] = field(default_factory=list)
 
     @property
+    def sources(self) -> Sequence[SourceName]:
+        return (self.source,)
+
+    @property
     def overwrites(self) -> bool:
         return self.source != "postgres"
 

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import psycopg
 import pytest
 
+from chrono_backups import settings
+from chrono_backups.orchestration.location import build_definitions
 from chrono_backups.repository.records import Manifest
 from chrono_backups_tests.recovery.postgres.operated import wait_gone
 from chrono_backups_tests.recovery.whole.application import Application, application, running
@@ -131,3 +134,28 @@ def test_to_a_time_each_store_is_at_its_newest_capture_before_it(application: Ap
     distances = {one["source"]: one["seconds_before"] for one in point["parts"]}
     assert distances["postgres"] == 0
     assert 0 < distances["redis"] < distances["meilisearch"]
+
+
+def test_dagsters_job_restores_it_as_well(
+    application: Application, taken: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(application.postgres.home)
+    for name in [name for name in os.environ if name.startswith("BACKUP_")]:
+        monkeypatch.delenv(name)
+    application.write(2_000_000)
+    config = {"backup_id": taken.backup_id, "in_place": True, "sources": ["redis", "meilisearch"], "dry_run": True}
+    job = build_definitions(settings.load()).resolve_job_def("restore_backup")
+    with dg.DagsterInstance.ephemeral() as instance:
+        shown = job.execute_in_process(instance=instance, run_config=config)
+        assert application.held() == {"redis": 2_000_000, "meilisearch": 2_000_000}
+        done = job.execute_in_process(instance=instance, run_config={**config, "dry_run": False})
+    assert shown.success and done.success
+    plan = next(
+        event.step_output_data.metadata
+        for event in shown.all_node_events
+        if event.is_successful_output and event.step_key == "plan_restore"
+    )
+    assert str(plan["plan"].value).startswith("1. **meilisearch** of full_")
+    assert "| redis |" in str(plan["recovery_point"].value)
+    held = application.held()
+    assert held["meilisearch"] <= held["redis"] < 1_000_000
