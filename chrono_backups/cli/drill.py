@@ -13,7 +13,6 @@ from chrono_backups.cli.terminal.progress import finding_line
 from chrono_backups.cli.terminal.tables import facts, table
 from chrono_backups.events import Finding
 from chrono_backups.identifiers import SOURCE_NAMES
-from chrono_backups.recovery.checks.reading import read_checks
 from chrono_backups.recovery.drill import drill
 from chrono_backups.recovery.drill_report import DrillOptions, DrillReport
 from chrono_backups.recovery.postgres.proof import Proof
@@ -65,16 +64,16 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     """Drill, and tell. Exit code 3 where stored data is damaged, 1 where what was restored is otherwise not right."""
     if arguments.list:
         return _list(arguments, context)
-    options = DrillOptions(
-        place=context.settings.drill_dir,
-        programs=context.settings.postgres.bin_dir,
-        redis_programs=context.settings.redis.bin_dir,
-        meilisearch_bin=context.settings.meilisearch.bin,
+    settings = context.settings
+    options = DrillOptions.of(
+        settings.drill_dir,
+        settings.drill_checks,
+        settings.postgres,
+        settings.redis,
+        settings.meilisearch,
         target=parse_target(arguments.target_time),
         structure=not arguments.no_amcheck,
         sources=tuple(dict.fromkeys(arguments.source)),
-        checks=read_checks(context.settings.drill_checks),
-        database=context.settings.postgres.db or "postgres",
     )
     context.when_cancelled = "what was restored is removed, and no evidence is kept"
     undertaken = context.undertake("drill", "drill-failed")

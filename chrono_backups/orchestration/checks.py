@@ -8,6 +8,7 @@
 | `size_plausible` | no | each source is about as large as in earlier backups of the type |
 | `no_findings` | no | every file could be read, and the boundaries lie as close together as they may |
 | `restores` | no | the newest restore drill of a backup of the type found it true; `drill` evaluates it, too |
+| `application_checks` | no | the operator's own checks across the stores held in that drill; so too |
 
 A blocking check that fails fails its run, and holds replication back until the asset passes again.
 """
@@ -23,8 +24,16 @@ from chrono_backups.identifiers import BACKUP_TYPES, BackupType
 from chrono_backups.maintenance.verify import verify
 from chrono_backups.monitoring import plausible
 from chrono_backups.orchestration.failures import explained
-from chrono_backups.orchestration.metadata import Metadata, findings_table, in_words, plain_metadata, table
+from chrono_backups.orchestration.metadata import (
+    Metadata,
+    checks_table,
+    findings_table,
+    in_words,
+    plain_metadata,
+    table,
+)
 from chrono_backups.orchestration.names import (
+    APPLICATION_CHECK,
     BYTES_CHECK,
     COMPLETE_CHECK,
     FINDINGS_CHECK,
@@ -146,9 +155,28 @@ def _restores(context: dg.AssetCheckExecutionContext, repository: Repository, su
     metadata: Metadata = {
         "drilled_backup": dg.MetadataValue.text(found.backup_id),
         "drilled_at": dg.MetadataValue.timestamp(found.started_at),
-        "recovery_seconds": dg.MetadataValue.float((found.finished_at - found.started_at).total_seconds()),
+        "recovery_seconds": dg.MetadataValue.float(
+            float(found.details.get("recovery_seconds", (found.finished_at - found.started_at).total_seconds()))
+        ),
     }
     return Judgement(good, dg.AssetCheckSeverity.ERROR, metadata, words)
+
+
+def _application(context: dg.AssetCheckExecutionContext, repository: Repository, subject: Subject) -> Judgement | None:
+    """By the evidence, as ``_restores``."""
+    found = newest_evidence(repository, subject.manifest.type)
+    checks = list(found.details.get("checks", ())) if found is not None else []
+    if found is None or not checks:
+        words = f"No drill of a {subject.manifest.type} backup had checks of the operator's: set BACKUP_DRILL_CHECKS."
+        return None if context.has_partition_key else Judgement(False, dg.AssetCheckSeverity.WARN, {}, words)
+    bad = [str(one["name"]) for one in checks if not one["good"]]
+    words = f"{', '.join(bad)} did not hold" if bad else f"all {len(checks)} checks held"
+    metadata: Metadata = {
+        "drilled_backup": dg.MetadataValue.text(found.backup_id),
+        "checks": dg.MetadataValue.md(checks_table(checks)),
+    }
+    told = f"In the drill of {found.backup_id} on {found.started_at:%Y-%m-%d %H:%M} UTC {words}."
+    return Judgement(not bad, dg.AssetCheckSeverity.ERROR, metadata, told)
 
 
 @dataclass(frozen=True)
@@ -171,6 +199,7 @@ CHECKS: Mapping[str, Check] = {
         _findings, False, "Everything was captured as it is, and the boundaries lie as close together as they may."
     ),
     RESTORES_CHECK: Check(_restores, False, "The newest restore drill of a backup of this type found it true."),
+    APPLICATION_CHECK: Check(_application, False, "The operator's own checks across the stores held in that drill."),
 }
 
 

@@ -5,7 +5,7 @@ finds is kept in the repository as evidence, shown as metadata with the time to 
 of the check ``restores`` on the backup's own asset.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from typing import Any
 
@@ -18,8 +18,8 @@ from chrono_backups.identifiers import BACKUP_TYPES, BackupType, StorageName, pa
 from chrono_backups.orchestration.days import backup_days, checked_day, day_of, end_of
 from chrono_backups.orchestration.failures import explained
 from chrono_backups.orchestration.launch import DrillLaunch
-from chrono_backups.orchestration.metadata import Metadata, findings_table, in_words, table
-from chrono_backups.orchestration.names import DRILL, EVIDENCE_TAG, RESTORES_CHECK, backup_asset_key
+from chrono_backups.orchestration.metadata import Metadata, checks_table, findings_table, in_words, table
+from chrono_backups.orchestration.names import APPLICATION_CHECK, DRILL, EVIDENCE_TAG, RESTORES_CHECK, backup_asset_key
 from chrono_backups.orchestration.progress import RunLog
 from chrono_backups.orchestration.replicas import DAY, STORAGE, STORAGE_KINDS
 from chrono_backups.orchestration.resources import BackupsResource
@@ -66,6 +66,8 @@ def build_drill(settings: Settings) -> dg.AssetsDefinition:
         metadata = report_metadata(report, storage)
         if not report.good or (newest and report.proven):
             yield evaluation(manifest.type, report.good, metadata, words(report), partition=day.isoformat())
+        if report.checks and (newest or not checks_good(report)):
+            yield checks_evaluation(manifest.type, report, partition=day.isoformat())
         if not report.good:
             yield dg.AssetObservation(
                 DRILL, partition=context.partition_key, metadata=metadata, tags={EVIDENCE_TAG: report.evidence or ""}
@@ -106,11 +108,12 @@ def _chosen(repository: Repository, day: date, config: DrillLaunch, settings: Se
 
 def _options(application: Application, config: DrillLaunch, day: date) -> DrillOptions:
     settings = application.settings
-    return DrillOptions(
-        place=settings.drill_dir,
-        programs=settings.postgres.bin_dir,
-        redis_programs=settings.redis.bin_dir,
-        meilisearch_bin=settings.meilisearch.bin,
+    return DrillOptions.of(
+        settings.drill_dir,
+        settings.drill_checks,
+        settings.postgres,
+        settings.redis,
+        settings.meilisearch,
         target=_recovery_target(config.target_time, day, settings.timezone),
         structure=config.amcheck,
         sources=config.sources,
@@ -142,13 +145,28 @@ def words(report: DrillReport) -> str:
     if report.good:
         verdict = "restores: proven" if report.proven else "restores, as far as it was drilled"
         return f"{report.backup_id} {verdict} in {seconds:.1f} s."
-    wrong = [one for source in report.sources for one in _errors(source.findings, source.proofs)]
+    wrong = [f"{one.subject}: {one.message}" for one in report.errors]
     return f"{report.backup_id} does not restore: {wrong[0] if wrong else 'see the findings'}"
 
 
-def _errors(findings: Sequence[Any], proofs: Sequence[Any]) -> list[str]:
-    every = [*findings, *(finding for proof in proofs for finding in proof.findings)]
-    return [f"{one.subject}: {one.message}" for one in every if one.severity == "error"]
+def checks_good(report: DrillReport) -> bool:
+    """Whether all of the operator's checks hold."""
+    return all(one.good for one in report.checks)
+
+
+def checks_evaluation(backup_type: BackupType, report: DrillReport, partition: str) -> dg.AssetCheckEvaluation:
+    """Of the check ``application_checks``: the operator's own, across the stores of a drilled backup."""
+    bad = [one.name for one in report.checks if not one.good]
+    told = f"{', '.join(bad)} of {len(report.checks)} checks" if bad else f"All {len(report.checks)} checks"
+    return dg.AssetCheckEvaluation(
+        asset_key=backup_asset_key(backup_type),
+        check_name=APPLICATION_CHECK,
+        passed=not bad,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{told} {'do not hold' if bad else 'hold'} in {report.backup_id}.",
+        metadata={"checks": dg.MetadataValue.md(checks_table([one.to_json() for one in report.checks]))},
+        partition=partition,
+    )
 
 
 def report_metadata(report: DrillReport, storage: str) -> Metadata:
@@ -181,7 +199,8 @@ def evidence_metadata(record: Mapping[str, Any], storage: str) -> Metadata:
         "proven": dg.MetadataValue.bool(bool(record.get("proven"))),
         "good": dg.MetadataValue.bool(bool(record.get("good"))),
         "target": dg.MetadataValue.text(str(record.get("target", ""))),
-        "recovery_seconds": dg.MetadataValue.float(float(record.get("seconds", 0.0))),
+        "recovery_seconds": dg.MetadataValue.float(float(record.get("recovery_seconds", record.get("seconds", 0.0)))),
+        "drill_seconds": dg.MetadataValue.float(float(record.get("seconds", 0.0))),
         "files": dg.MetadataValue.int(sum(source["files"] for source in sources)),
         "bytes_restored": dg.MetadataValue.int(sum(source["bytes"] for source in sources)),
         "proofs": dg.MetadataValue.md(table(("source", "proof", "result", "seconds#", "what"), rows)),
@@ -190,6 +209,13 @@ def evidence_metadata(record: Mapping[str, Any], storage: str) -> Metadata:
     for source in sources:
         shown[f"{source['source']}_seconds"] = dg.MetadataValue.float(float(source["seconds"]))
         shown[f"{source['source']}_restored"] = dg.MetadataValue.text(in_words(source["bytes"]))
+    checks = list(record.get("checks", ()))
+    if checks:
+        shown["checks"] = dg.MetadataValue.md(checks_table(checks))
+        shown["checks_failed"] = dg.MetadataValue.int(sum(not one["good"] for one in checks))
+    point = record.get("point") or {}
+    if point.get("note"):
+        shown["together"] = dg.MetadataValue.text(str(point["note"]))
     if reached is not None:
         shown["reached_lsn"] = dg.MetadataValue.text(str(reached.get("lsn", "")))
         shown["reached_timeline"] = dg.MetadataValue.int(int(reached.get("timeline") or 0))

@@ -206,6 +206,17 @@ def findings_table(findings: Sequence[Finding]) -> str:
     return f"{text}\n\n… and {left:,} more." if left > 0 else text
 
 
+def checks_table(checks: Sequence[Mapping[str, Any]]) -> str:
+    """Each of the operator's checks of a drill, with what the stores said."""
+    heads = ("check", "result", "left#", "right#", "why", "as written")
+    rows = [
+        (one["name"], "good" if one["good"] else "**BAD**", one["left"] or "", one["right"] or "", one["problem"],
+         one["check"])
+        for one in checks
+    ]  # fmt: skip
+    return table(heads, rows)
+
+
 def plain_metadata(report: Mapping[str, Any]) -> Metadata:
     """The plain values of a report's JSON form: numbers (they plot), flags and texts; lists are left out."""
     shown: Metadata = {}

@@ -16,6 +16,7 @@ BYTES_CHECK = "bytes_verified"
 SIZE_CHECK = "size_plausible"
 FINDINGS_CHECK = "no_findings"
 RESTORES_CHECK = "restores"
+APPLICATION_CHECK = "application_checks"
 WAL_CHECK = "wal_continuous"
 
 VERIFICATION = dg.AssetKey("verification")

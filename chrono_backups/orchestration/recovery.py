@@ -103,8 +103,8 @@ def _advice(cluster: ClusterPlan) -> str:
     """What the operator does next with a data directory that is not started."""
     return (
         f"Start PostgreSQL {cluster.major} on `{cluster.data}`: it recovers to {cluster.options.target}, by the"
-        " `restore_command` in `postgresql.auto.conf`, which its user must be able to run. Or launch with `start: true`,"
-        " which needs neither."
+        " `restore_command` in `postgresql.auto.conf`, which its user must be able to run. Or launch with"
+        " `start: true`, which needs neither."
     )
 
 

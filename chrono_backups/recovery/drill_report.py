@@ -11,10 +11,12 @@ from typing import Any
 from chrono_backups.clock import to_text
 from chrono_backups.events import Finding
 from chrono_backups.recovery.checks.judge import CheckResult
+from chrono_backups.recovery.checks.reading import read_checks
 from chrono_backups.recovery.checks.syntax import Check
 from chrono_backups.recovery.point import RecoveryPoint
 from chrono_backups.recovery.postgres.proof import Proof
 from chrono_backups.recovery.postgres.target import TO_THE_END, Target
+from chrono_backups.sources.settings import MeilisearchSettings, PostgresSettings, RedisSettings
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,32 @@ class DrillOptions:
     """The operator's own: with any, all sources stand at once, so that they can be asked together."""
     database: str = "postgres"
     """That SQL is asked in, where a check names none."""
+
+    @classmethod
+    def of(
+        cls,
+        place: Path | None,
+        checks: str | None,
+        postgres: PostgresSettings,
+        redis: RedisSettings,
+        meilisearch: MeilisearchSettings,
+        *,
+        target: Target = TO_THE_END,
+        structure: bool = True,
+        sources: Sequence[str] = (),
+    ) -> DrillOptions:
+        """As the settings have it. Raises ``UsageError`` where a check can't be read."""
+        return cls(
+            place,
+            postgres.bin_dir,
+            redis.bin_dir,
+            meilisearch.bin,
+            target,
+            structure,
+            sources,
+            read_checks(checks),
+            postgres.db or "postgres",
+        )
 
 
 @dataclass
