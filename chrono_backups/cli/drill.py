@@ -23,7 +23,8 @@ DESCRIPTION = """\
 Restore a backup to a throwaway directory (BACKUP_DRILL_DIR) and find out whether it is what was captured. Files and
 configuration are read back and compared. A PostgreSQL cluster is started on a private socket, recovered to the end of
 its base backup (with --target-time on to that), its databases, rows, visibility maps, tables, indexes and pages are
-checked, and it is shut down. All of it is removed again, and what was found is kept in the repository as evidence:
+checked, and it is shut down. Redis and Meilisearch are restored online into servers of the drill's own, and every key
+and document is compared. All of it is removed again, and what was found is kept in the repository as evidence:
 retention keeps the newest backup that a drill has proven.
 """
 

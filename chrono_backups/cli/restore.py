@@ -25,8 +25,8 @@ from chrono_backups.recovery.restore import restore as carry_out
 DESCRIPTION = """\
 Put back what a backup holds: into an empty directory (--to), or over what is there now (--in-place). It needs the
 repository, the key and this program, nothing else. Into DIR go DIR/files/… and DIR/configuration/…, each with the
-original absolute path below it, and DIR/postgres, a data directory. The plan is made first, and space is checked
-before the first byte.
+original absolute path below it, DIR/postgres, a data directory, and DIR/redis/dump.rdb. The plan is made first, and
+space is checked before the first byte.
 
 A cluster is recovered to a target once its server is started, by --start or by the operator: to the end of the base
 backup, or with --target-… to a later moment. For `latest` the base backup that suits the target is chosen. A target

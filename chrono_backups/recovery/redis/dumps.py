@@ -12,7 +12,7 @@ from chrono_backups.recovery.browse import entries, read_file
 from chrono_backups.repository.records import Manifest
 from chrono_backups.repository.repository import Repository
 from chrono_backups.sources.redis.names import is_dump
-from chrono_backups.sources.redis.rdb import RdbScanner, Sampler
+from chrono_backups.sources.redis.rdb import RdbScanner
 from chrono_backups.sources.redis.rdb_format import NoRdb
 
 SOURCE = "redis"
@@ -65,9 +65,9 @@ def dumps_of(repository: Repository, manifest: Manifest) -> list[Dump]:
     return found
 
 
-def prove(dump: Dump, listener: Listener, *, sampled: int = 0) -> RdbScanner:
-    """Read all of it, and find out that it is a whole RDB file. Raises ``Damaged``."""
-    scanner = RdbScanner(Sampler(sampled))
+def prove(dump: Dump, listener: Listener) -> None:
+    """Read all of it, and find out that it is a whole RDB file: by its checksum, else by its layout. ``Damaged``."""
+    scanner = RdbScanner(structure=not dump.facts.get("has_checksum"))
     try:
         for piece in dump.pieces():
             scanner.feed(piece)
@@ -79,4 +79,3 @@ def prove(dump: Dump, listener: Listener, *, sampled: int = 0) -> RdbScanner:
             key=dump.path,
             hint="No server was touched. Restore another backup.",
         ) from error
-    return scanner

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from chrono_backups.errors import RestoreError, UsageError
-from chrono_backups.events import Finding, Listener
+from chrono_backups.events import Finding, Listener, silent
 from chrono_backups.identifiers import SourceName
 from chrono_backups.recovery.in_place import StoreReport, Stores, Wanted
 from chrono_backups.recovery.redis.dumps import SOURCE, Dump, dumps_of, prove
@@ -162,7 +162,7 @@ class RedisPlan:
         self._check_modules(where)
         self._check_memory(where)
         for dump in self.dumps:
-            prove(dump, lambda _event: None)
+            prove(dump, silent)
 
     def _check_databases(self, where: str) -> None:
         held = [number for dump in self.dumps for number in dump.databases]

@@ -36,7 +36,8 @@ _LARGE = 1 << 20
 """A key that is not complete with so many bytes is skipped piece by piece."""
 BEFORE_A_KEY = frozenset({rdb.EXPIRE_MS, rdb.EXPIRE_S, rdb.IDLE, rdb.FREQ})
 FIRST_OPCODE = rdb.SLOT_INFO
-_STRING = rdb.STRING
+_ONE_STRING, _QUICKLIST_2 = rdb.ONE_STRING, rdb.QUICKLIST_2
+_EXPIRE_MS, _EXPIRE_MS_SIZE = rdb.EXPIRE_MS, 9
 _FAST = frozenset({*rdb.ONE_STRING, rdb.LIST, rdb.SET, rdb.QUICKLIST, rdb.HASH, rdb.ZSET_2, rdb.QUICKLIST_2})
 
 
@@ -102,7 +103,9 @@ class Sampler:
 class RdbScanner:
     """Fed with all of a file, it knows whether that was whole. Raises ``NoRdb`` as soon as it can't be."""
 
-    def __init__(self, sampler: Sampler | None = None) -> None:
+    def __init__(self, sampler: Sampler | None = None, *, structure: bool = True) -> None:
+        """Without ``structure`` nothing but the checksum is proven, which the file must have then."""
+        self._structure = structure
         self.sampler = sampler or Sampler(0)
         self.size = 0
         """Bytes fed."""
@@ -134,7 +137,7 @@ class RdbScanner:
         """What comes next of the file. Raises ``NoRdb``."""
         self.size += len(data)
         self._sum(data)
-        if self.unknown:
+        if self.unknown or (self.version and not self._structure):
             return
         try:
             if self._skipper is not None:
@@ -154,7 +157,9 @@ class RdbScanner:
             raise NoRdb("it is shorter than an RDB file's header")
         expected = int.from_bytes(self._held, "little")
         self.has_checksum = expected != 0
-        if not self.unknown and (not self._ended or len(self._buffer) != _CRC_SIZE):
+        if not expected and not self._structure:
+            raise NoRdb("it has no checksum")
+        if self._structure and not self.unknown and (not self._ended or len(self._buffer) != _CRC_SIZE):
             raise NoRdb(f"it is cut off after {self.size:,} bytes")
         if expected and expected != self._crc:
             raise NoRdb(f"its checksum is {expected:016x}, and that of its {self.size:,} bytes {self._crc:016x}")
@@ -176,6 +181,8 @@ class RdbScanner:
         try:
             if not self.version:
                 position = self._header(buffer)
+            if not self._structure:
+                return
             while not self._ended:
                 position = self._run(buffer, position)
                 kind = buffer[position]
@@ -204,7 +211,7 @@ class RdbScanner:
         self.version = int(digits)
         return _HEADER_SIZE
 
-    def _run(self, buffer: bytes, position: int) -> int:  # noqa: PLR0912 - a call a key would take half its time
+    def _run(self, buffer: bytes, position: int) -> int:  # noqa: PLR0912, PLR0915 - a call a key takes longer
         """Count keys as long as they are complete and quickly skipped; where the next part begins."""
         size, kinds, keys, wanted = len(buffer), [0] * 256, self.keys, self.sampler.next
         start, expires = position, 0
@@ -213,10 +220,14 @@ class RdbScanner:
                 start = position
                 kind = buffer[position]
                 expiring = False
+                if kind == _EXPIRE_MS:
+                    position += _EXPIRE_MS_SIZE
+                    kind = buffer[position]
+                    expiring = True
                 if kind >= FIRST_OPCODE:
                     if kind not in BEFORE_A_KEY:
                         break
-                    kind, expiring, position = before_key(buffer, position)
+                    kind, expiring, position = before_key(buffer, start)
                 length = buffer[position + 1]
                 if length < 0x40:
                     position += 2 + length
@@ -224,16 +235,26 @@ class RdbScanner:
                     position, left = skip_strings(buffer, position + 1, 1)
                     if left:
                         break
-                length = buffer[position]
-                if kind == _STRING and length < 0x40:
-                    position += 1 + length
-                elif kind == _STRING and length == 0xC3 and buffer[position + 1] < 0x40 and buffer[position + 2] < 0x80:
-                    position += buffer[position + 1] + (3 if buffer[position + 2] < 0x40 else 4)
-                else:
+                if kind == _QUICKLIST_2 and buffer[position] == 1 and buffer[position + 1] < 0x40:
+                    position += 2  # a list with one node: what follows is a string like that of others
+                elif kind not in _ONE_STRING:
                     end = skip_fast(buffer, position, kind)
                     if end is None:
                         break
                     position = end
+                    length = -1
+                if length >= 0:
+                    length = buffer[position]
+                    if length < 0x40:
+                        position += 1 + length
+                    elif length < 0x80:
+                        position += 2 + ((length & 0x3F) << 8 | buffer[position + 1])
+                    elif length == 0xC3 and buffer[position + 1] < 0x40 and buffer[position + 2] < 0x80:
+                        position += buffer[position + 1] + (3 if buffer[position + 2] < 0x40 else 4)
+                    else:
+                        position, left = skip_strings(buffer, position, 1)
+                        if left:
+                            break
                 if position > size:
                     break
                 kinds[kind] += 1
