@@ -1,8 +1,8 @@
 """Reading an RDB file as it streams by: is it whole, and what is in it?
 
 ``RdbScanner`` is fed the bytes in pieces of any size and holds no more than one of them: a value that is larger is
-skipped piece by piece. It counts keys at 4 million a second. Of a type or opcode that it does not know, as a newer
-server writes, it says so, counts no further, and still proves the checksum.
+skipped piece by piece. It counts two to three million keys a second. Of a type or opcode that it does not know, as a
+newer server writes, it says so, counts no further, and still proves the checksum.
 
 Source: redis/redis, `src/rdb.c`: "REDIS" and four digits, parts by their opcodes, 0xFF, and the CRC-64 of all before
 (eight bytes, little-endian; zeros with `rdbchecksum no`).

@@ -6,6 +6,8 @@ prepares, then ``$<bytes>`` and the file, or ``$EOF:<40 characters>``, the file,
 
 from __future__ import annotations
 
+import select
+from collections import deque
 from datetime import datetime
 
 from chrono_backups.clock import Clock
@@ -16,6 +18,9 @@ from chrono_backups.sources.redis.rdb_format import NoRdb
 
 _MARK_SIZE = 40
 _PIECE = 1 << 20
+_PAUSE_MS = 2
+_WAITING_MOST = 32 << 20
+"""Bytes that were received and not looked at yet: the server is not to wait for that, as its fork lives meanwhile."""
 _LINE_MOST = 1024
 
 
@@ -37,6 +42,9 @@ class RdbStream:
         self._have = 0
         """Bytes at the buffer's start that may be the mark's."""
         self._ready = b""
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._poll = select.poll()
         self._done = False
 
     def begin(self) -> None:
@@ -49,6 +57,7 @@ class RdbStream:
                 if error.for_want_of_rights:
                     raise
                 # A server older than 6.2 does not know `rdb-only`, and sends what is behind the file as well.
+        self._poll.register(connection.raw, select.POLLIN)
         self.asked = self._clock.now()
         connection.send("SYNC")
         line = b""
@@ -96,12 +105,25 @@ class RdbStream:
         while not self._done:
             piece = self._receive()
             if piece:
-                try:
-                    self.scanner.feed(piece)
-                except NoRdb as error:
-                    raise self._damaged(error) from error
+                self._waiting.append(piece)
+                self._waiting_bytes += len(piece)
+                while self._waiting and (self._waiting_bytes > _WAITING_MOST or not self._more(0)):
+                    self._scan()
                 return piece
         return b""
+
+    def _scan(self) -> None:
+        """Look at the oldest piece that waits."""
+        piece = self._waiting.popleft()
+        self._waiting_bytes -= len(piece)
+        try:
+            self.scanner.feed(piece)
+        except NoRdb as error:
+            raise self._damaged(error) from error
+
+    def _more(self, milliseconds: int) -> bool:
+        """Whether more has come, or comes within that time."""
+        return bool(self._poll.poll(milliseconds))
 
     def _receive(self) -> bytes:
         if self._left == 0:
@@ -110,8 +132,7 @@ class RdbStream:
         room = memoryview(self._buffer)[self._have :]
         if self._left > 0:
             room = room[: min(len(room), self._left)]
-        with self._connection.explained():
-            count = self._connection.raw.recv_into(room)
+        count = self._fill(room)
         if not count:
             raise unavailable(
                 f"Redis at {self._connection.address} closed the connection after {self.scanner.size:,} bytes",
@@ -130,8 +151,22 @@ class RdbStream:
             self._done = True
         return piece
 
+    def _fill(self, room: memoryview) -> int:
+        """As much as comes without a pause; 0 where the connection has ended."""
+        count = 0
+        with self._connection.explained():
+            while count < len(room):
+                received = self._connection.raw.recv_into(room[count:])
+                count += received
+                at_end = bool(self._mark) and self._buffer.endswith(self._mark, 0, self._have + count)
+                if not received or at_end or not self._more(_PAUSE_MS):
+                    break
+        return count
+
     def finish(self) -> None:
         """All of it has been read. Raises ``SourceError`` where it is not whole."""
+        while self._waiting:
+            self._scan()
         try:
             self.scanner.finish()
         except NoRdb as error:
