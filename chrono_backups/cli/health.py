@@ -7,11 +7,13 @@ import argparse
 from chrono_backups.cli.arguments import Subparsers, add_verb
 from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DONE, FAILED, PARTIAL
+from chrono_backups.cli.notifying import SECONDS
 from chrono_backups.cli.terminal.names import safe_message
 from chrono_backups.cli.terminal.progress import finding_line
 from chrono_backups.cli.terminal.tables import facts
+from chrono_backups.errors import ChronoBackupsError
 from chrono_backups.monitoring.health import HealthReport
-from chrono_backups.oversight import check_health
+from chrono_backups.oversight import check_health, tell_health
 
 DESCRIPTION = """\
 Check, within BACKUP_HEALTH_CHECK_TIMEOUT seconds whatever hangs, that storages and sources answer, that there is room,
@@ -30,7 +32,11 @@ def register(subparsers: Subparsers) -> None:
             ("", "what is wrong, and what to do"),
             ("--json", "for a monitoring system"),
             ("--quiet --tolerate-warnings", "as a container's probe"),
+            ("--quiet --notify", "from cron, where no Dagster looks: people hear what is new, and what is over"),
         ],
+    )
+    parser.add_argument(
+        "--notify", action="store_true", help="tell what is found by the channels of notifications, once, and its end"
     )
     parser.add_argument("--tolerate-warnings", action="store_true", help="exit code 0 also where there are warnings")
 
@@ -38,6 +44,8 @@ def register(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Look, and tell."""
     report = check_health(context.settings, context.clock, began=context.began)
+    if arguments.notify:
+        _notify(context, report)
     # A thread that hangs may have begun others, for which the interpreter would wait at its end.
     context.leave_at_once = bool(report.hanging)
     well = report.status == "healthy"
@@ -45,6 +53,18 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     if well or (report.status == "warning" and arguments.tolerate_warnings):
         return DONE
     return PARTIAL if report.status == "warning" else FAILED
+
+
+def _notify(context: Context, report: HealthReport) -> None:
+    """Have people hear of it. What goes wrong with that is said, and changes no exit code."""
+    try:
+        tell_health(context.alerts, report)
+        told = context.alerts.flush(SECONDS)
+    except ChronoBackupsError as error:
+        context.output.warning(f"nobody could be notified: {error}")
+    else:
+        for name, fault in sorted({**told.faults, **told.complaints}.items()):
+            context.output.warning(f"notifying by {name}: {fault}")
 
 
 def _lines(report: HealthReport) -> list[str]:

@@ -135,6 +135,17 @@ def test_wrong_settings_of_a_channel_cost_the_channel_and_no_backup(told: Site, 
     assert "BACKUP_EMAIL_RECIPIENTS" in ran.err
 
 
+def test_health_from_cron_tells_what_is_overdue_and_that_it_came(told: Site, server: Receiver) -> None:
+    roomy: dict[str, Any] = {f"BACKUP_HEALTH_DISK_{one}_PERCENT": "100" for one in ("WARNING", "CRITICAL")}
+    roomy["BACKUP_HEALTH_CHECK_TIMEOUT"] = "60"
+    for _ in range(2):
+        told.run("health", "--notify", "--quiet", code=1, **roomy)
+    assert messages(server) == [("opened", "no-backup:local")]
+    told.run("backup", "--quiet")
+    told.run("health", "--notify", "--quiet", code=0, **roomy)
+    assert messages(server)[1:] == [("resolved", "no-backup:local")]
+
+
 class TestTheVerb:
     def test_it_tries_every_channel_and_says_what_is_wrong(self, told: Site, server: Receiver) -> None:
         with mailbox(login=("me", "right")) as box:

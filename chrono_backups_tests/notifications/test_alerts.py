@@ -129,7 +129,8 @@ class TestChannelDown:
     def test_a_message_that_is_not_taken_holds_up_no_other(self, tmp_path: Path) -> None:
         slack = Kept("slack")
         office = Office(tmp_path, slack)
-        slack.fault = lambda message: MessageRejected("strange") if message.incident == KEY else None
+        strange = ("opened", KEY)
+        slack.fault = lambda one: MessageRejected("strange") if (one.state, one.incident) == strange else None
         office.alerts().ended(FAILED)
         office.alerts().observe([sighting(subject="another")])
         office.alerts().ended(FULL)
@@ -166,6 +167,16 @@ class TestChannelDown:
 
 
 class TestRestart:
+    def test_what_was_told_of_is_not_told_again_whatever_came_between(self, tmp_path: Path) -> None:
+        slack = Kept("slack")
+        office = Office(tmp_path, slack)
+        for _ in range(2):  # the sensor's cursor was lost, and all runs are seen again
+            office.alerts().ended(FAILED, token="run 1")
+            office.alerts().ended(FULL, token="run 2")
+            office.alerts().flush(60)
+            office.clock.advance(timedelta(minutes=1))
+        assert slack.told == [("opened", KEY), ("resolved", KEY)]
+
     def test_killed_before_it_was_sent(self, tmp_path: Path) -> None:
         slack = Kept("slack")
         office = Office(tmp_path, slack)
