@@ -31,6 +31,7 @@ DELIVERY_SECONDS = 20.0
 
 _FIRST_LOOK = timedelta(hours=1)
 """Where there is no cursor yet: runs that ended before the first tick of a new deployment are told of too."""
+_FRESH_SECONDS = 3600
 _MOST = 50
 """Runs a tick; the rest are the next one's."""
 
@@ -49,18 +50,27 @@ def ended_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     telling = alerts(settings, clock)
     cursor: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
     words: list[str] = []
+    began = clock.monotonic()
     for record in _ended_since(context.instance, cursor, clock.now()):
         entry = record.event_log_entry
         run = context.instance.get_run_by_id(entry.run_id)
         if run is not None and _is_ours(context, run):
             words += _tell(context, settings, telling, run, entry)
         cursor[entry.get_dagster_event().event_type_value] = record.storage_id
-    for kind in _ENDS:
-        if kind.value not in cursor:  # nothing ended that way in the first look: go on from here
-            newest = context.instance.fetch_run_status_changes(kind, limit=1).records
-            cursor[kind.value] = newest[0].storage_id if newest else -1
+        if clock.monotonic() - began > DELIVERY_SECONDS:  # a heartbeat that hangs: the rest is the next tick's
+            break
+    else:
+        _go_on_from_here(context.instance, cursor)
     context.update_cursor(json.dumps(cursor))
     return dg.SkipReason("; ".join(words) or "No run ended.")
+
+
+def _go_on_from_here(instance: dg.DagsterInstance, cursor: dict[str, int]) -> None:
+    """Have the cursor know every kind of end, so that the next look begins after this one."""
+    for kind in _ENDS:
+        if kind.value not in cursor:  # nothing ended that way in the first look: go on from here
+            newest = instance.fetch_run_status_changes(kind, limit=1).records
+            cursor[kind.value] = newest[0].storage_id if newest else -1
 
 
 def _ended_since(instance: dg.DagsterInstance, cursor: dict[str, int], now: datetime) -> Iterator[EventLogRecord]:
@@ -114,7 +124,9 @@ def _tell(
         told = telling.ended(ended, token=token)
     if seen.proven:
         telling.note_proof(seen.proven, "verify")
-    if seen.made is not None and not seen.checks_only:
+    # A ping says that a good backup was made just now.
+    fresh = SystemClock().now().timestamp() - entry.timestamp < _FRESH_SECONDS
+    if seen.made is not None and fresh and not seen.checks_only:
         fault = good_backup(telling, settings.notifications, seen.made, SystemClock())
         if fault:
             context.log.warning(f"the heartbeat was not sent: {fault}")
