@@ -1,4 +1,4 @@
-"""Make the pictures of the UI in docs/images: a week of backups, a real Dagster, a headless Chromium.
+"""Make the pictures of the UI in docs/images: a week of backups, a database, a real Dagster, a headless Chromium.
 
     python scripts/screenshots.py [--only NAME]
 
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +30,8 @@ from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
 from chrono_backups import settings  # noqa: E402
 from chrono_backups.assembly import Application  # noqa: E402
 from chrono_backups.clock import SystemClock  # noqa: E402
+from demo.database import Database  # noqa: E402
+from demo.receiver import Receiver  # noqa: E402
 from demo.served import Served, free_port  # noqa: E402
 from demo.site import build_site, change_site  # noqa: E402
 
@@ -84,6 +87,11 @@ def fill(served: Served, week: Week) -> dict[str, str]:
     runs = {job: served.run(job, today) for job in ("full_backup_job", "incremental_backup_job", "verification_job")}
     runs["retention"] = served.run("retention", None, {"dry_run": True})
     days = [(week.today - timedelta(days=age)).isoformat() for age in range(DAYS - 2, 0, -1)]
+    for day in days[2::2]:
+        served.run("drill_job", day, storage="local")
+    to_the_end = {"ops": {"drill": {"config": {"target_time": "latest"}}}}
+    runs["drill_job"] = served.run("drill_job", today, to_the_end, storage="local")
+    served.run("observe_sources")
     served.ask(
         """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
             __typename } }""",
@@ -128,6 +136,9 @@ def pictures(runs: dict[str, str]) -> list[Picture]:
         Picture("backup", "/assets/full_backup?view=overview", ("Metadata", "backup_id")),
         Picture("plots", "/assets/full_backup?view=overview", ("bytes_stored",), ("Plots",), height=1100),
         Picture("checks", "/assets/full_backup?view=checks", ("bytes_verified", "structure_verified")),
+        Picture("drill", "/assets/drill?view=overview", ("recovery_seconds", "pg_checksums"), height=1300),
+        Picture("drills", "/assets/drill?view=overview", ("recovery_seconds",), ("Plots",), height=1100),
+        Picture("wal", "/assets/wal_archive?view=overview", ("rpo_seconds",), height=1300),
         Picture("replicas", "/assets/backup_replica?view=partitions", ("local_mirror",)),
         Picture("run", f"/runs/{runs['full_backup_job']}", ("commit",), height=1000),
         Picture("retention", f"/runs/{runs['retention']}", ("plan_forget", "prune")),
@@ -200,10 +211,15 @@ def main() -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="chrono-screenshots-") as folder:
         place = Path(folder)
+        place.chmod(0o711)  # a database's server is not root, and has its socket below
         week = Week(place)
-        week.take()
-        environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-        with Served(place / "dagster_home", place, environment, free_port(35_000)) as served:
+        week.take()  # before there was a database: its past can't be made up
+        with ExitStack() as until_the_end:
+            database = until_the_end.enter_context(Database())
+            database.work()
+            environment = {**os.environ, **database.settings(), "PYTHONWARNINGS": "ignore"}
+            until_the_end.enter_context(Receiver(place, environment))
+            served = until_the_end.enter_context(Served(place / "dagster_home", place, environment, free_port(35_000)))
             runs = fill(served, week)
             browser = Browser(served.url)
             try:

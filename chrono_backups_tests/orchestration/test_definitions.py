@@ -34,6 +34,19 @@ def test_with_nothing_to_protect_it_loads(site: Site, monkeypatch: pytest.Monkey
     assert not result.success
 
 
+def test_a_database_has_its_log_observed_and_checked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "wal_archive" not in {spec.key.to_user_string() for spec in site.definitions().resolve_all_asset_specs()}
+    monkeypatch.setenv("BACKUP_POSTGRES_HOST", "127.0.0.1")
+    for method, there in (("physical", True), ("logical", False)):
+        monkeypatch.setenv("BACKUP_POSTGRES_METHOD", method)
+        definitions = site.definitions()
+        dg.Definitions.validate_loadable(definitions)
+        names = {spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()}
+        assert "postgres_database" in names
+        assert ("wal_archive" in names) is there
+        assert ("wal_watch" in {sensor.name for sensor in definitions.sensors or ()}) is there
+
+
 def test_every_type_has_an_asset_and_a_job(site: Site) -> None:
     definitions = site.definitions()
     names = {spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()}
@@ -89,6 +102,14 @@ class TestSchedules:
             (request,) = schedule.evaluate_tick(context).run_requests or ()
         assert request.partition_key == site.today()
         assert request.tags["chrono/trigger"] == "schedule"
+
+    def test_a_drills_tick_takes_the_newest_backup_from_the_primary_storage(self, site: Site) -> None:
+        repository = site.definitions().get_repository_def()
+        schedule = repository.get_schedule_def("drill_schedule")
+        with dg.build_schedule_context(site.instance, datetime.now(UTC), repository_def=repository) as context:
+            (request,) = schedule.evaluate_tick(context).run_requests or ()
+        assert request.partition_key == dg.MultiPartitionKey({"day": site.today(), "storage": "local"})
+        assert request.run_config["ops"]["drill"]["config"] == {"backup_id": "latest"}
 
     def test_a_tick_that_is_caught_up_counts_for_the_day_it_runs(self) -> None:
         tick = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
