@@ -130,14 +130,14 @@ def pictures(runs: dict[str, str]) -> list[Picture]:
     groups = quote(",".join(f"global@global:{name}" for name in ("sources", "backups", "replicas", "proofs")))
     return [
         Picture(
-            "lineage", f"/asset-groups?expanded={groups}", ("full_backup", "backup_replica"),
-            ("Hide navigation",), height=1500, width=1400,
+            "lineage", f"/asset-groups?expanded={groups}", ("full_backup", "backup_replica", "wal_archive", "drill"),
+            ("Hide navigation",), height=2300, width=1400,
         ),
         Picture("backup", "/assets/full_backup?view=overview", ("Metadata", "backup_id")),
         Picture("plots", "/assets/full_backup?view=overview", ("bytes_stored",), ("Plots",), height=1100),
         Picture("checks", "/assets/full_backup?view=checks", ("bytes_verified", "structure_verified")),
         Picture("drill", "/assets/drill?view=overview", ("recovery_seconds", "pg_checksums"), height=1300),
-        Picture("drills", "/assets/drill?view=overview", ("recovery_seconds",), ("Plots",), height=1100),
+        Picture("drills", "/assets/drill?view=overview", ("recovery_seconds",), ("Plots",), height=1900),
         Picture("wal", "/assets/wal_archive?view=overview", ("rpo_seconds",), height=1300),
         Picture("replicas", "/assets/backup_replica?view=partitions", ("local_mirror",)),
         Picture("run", f"/runs/{runs['full_backup_job']}", ("commit",), height=1000),
@@ -179,7 +179,7 @@ class Browser:
     def _image(self) -> bytes:
         """The page as a PNG, scaled down until it is small enough."""
         width, height = (self._driver.execute_script(f"return window.inner{side}") for side in ("Width", "Height"))
-        for scale in (1, 0.85, 0.7, 0.6, 0.5):
+        for scale in (1, 0.85, 0.7, 0.6, 0.5, 0.45, 0.4):
             clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": scale}
             found = self._driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "clip": clip})
             image = base64.b64decode(found["data"])
@@ -196,7 +196,7 @@ class Browser:
 
     @staticmethod
     def _wait(answer: Callable[[], WebElement | bool | None], what: str) -> WebElement:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 60
         while not (found := answer()):
             if time.monotonic() > deadline:
                 raise SystemExit(f"not seen: {what}")
