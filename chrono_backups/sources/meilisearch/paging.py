@@ -8,8 +8,8 @@ all the time is given once and never missed; what changed meanwhile is as it was
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from threading import Thread
 from typing import Any
 
 from chrono_backups.errors import SourceError
@@ -47,15 +47,8 @@ class Paging:
 
     def pages(self) -> Iterator[Page]:
         """Every document, in the server's order. The next page is fetched while one is worked on."""
-        ahead = ThreadPoolExecutor(1, thread_name_prefix="meilisearch")
-        try:
-            yield from self._pages(ahead)
-        finally:
-            ahead.shutdown(wait=False, cancel_futures=True)  # who is cancelled does not wait for a page
-
-    def _pages(self, ahead: ThreadPoolExecutor) -> Iterator[Page]:
         offset, before = 0, list[Any]()
-        coming = ahead.submit(self._fetch, 0, self._limit)
+        coming = _Coming(self._fetch, 0, self._limit)
         while True:
             raw, asked = coming.result()
             page = list(documents(raw, self._key))
@@ -72,7 +65,7 @@ class Paging:
             before = [key for _, key in page]
             self._limit = min(_fitting(len(raw), len(page)), self._limit * _GROWTH)
             if not ended:
-                coming = ahead.submit(self._fetch, offset - 1, self._limit + 1)
+                coming = _Coming(self._fetch, offset - 1, self._limit + 1)
             yield page
             if ended:
                 return
@@ -103,6 +96,30 @@ class Paging:
         self.lost = True
         raw, _ = self._fetch(offset, self._limit)
         return list(documents(raw, self._key)), offset
+
+
+class _Coming:
+    """A page that is fetched meanwhile. Who is cancelled does not wait for it, nor does the end of the process."""
+
+    def __init__(self, fetch: Callable[[int, int], tuple[bytes, int]], offset: int, limit: int) -> None:
+        self._found: tuple[bytes, int] | None = None
+        self._error: BaseException | None = None
+        self._thread = Thread(target=self._run, args=(fetch, offset, limit), name="meilisearch", daemon=True)
+        self._thread.start()
+
+    def _run(self, fetch: Callable[[int, int], tuple[bytes, int]], offset: int, limit: int) -> None:
+        try:
+            self._found = fetch(offset, limit)
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> tuple[bytes, int]:
+        """The page; waits for it, and raises what its fetching did."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        assert self._found is not None
+        return self._found
 
 
 def _hashable(key: Any) -> Any:
