@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from chrono_backups_tests.cli.conftest import Site
+from chrono_backups_tests.cli.conftest import COMMAND, Site, environment
 from chrono_backups_tests.cli.in_process import SiteInProcess
+from chrono_backups_tests.servers.fault_proxy import FaultProxy
+from chrono_backups_tests.servers.faults import Stall
 from chrono_backups_tests.servers.meilisearch import MeilisearchServer, TaskFault, program
 from chrono_backups_tests.servers.meilisearch_generated import document
 from chrono_backups_tests.sources.meilisearch_settings import MASTER_KEY
@@ -90,3 +95,23 @@ def test_a_drill_with_checks_across(backed_up: Site) -> None:
     assert report["good"] and [one["good"] for one in report["checks"]] == [True] * 4
     wrong = backed_up.run("drill", code=1, BACKUP_DRILL_CHECKS='one: meilisearch "document hosts 7 colour" == "red"')
     assert "no field colour" in wrong.text + wrong.err
+
+
+def test_a_cancelled_backup_does_not_wait_for_a_server_that_hangs(site: Site, server: MeilisearchServer) -> None:
+    with FaultProxy(server.port) as proxy:
+        site.settings |= {
+            "MEILISEARCH_HOST": f"http://127.0.0.1:{proxy.port}",
+            "MEILISEARCH_MASTER_KEY": MASTER_KEY,
+            "BACKUP_SOURCES": "meilisearch",
+        }
+        site.run("init")
+        proxy.script(Stall(path="/documents/fetch", skip=1, seconds=100))
+        with subprocess.Popen([*COMMAND, "backup"], env=environment(site.settings), stderr=subprocess.PIPE) as process:
+            end = time.monotonic() + 60
+            while proxy.count(path="/documents/fetch") < 2 and time.monotonic() < end:
+                time.sleep(0.05)
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(90) == 130
+            assert time.monotonic() - began < 60
+    assert site.json("list", MEILISEARCH_HOST=server.url) == []
