@@ -116,7 +116,13 @@ def _lines(report: DrillReport) -> list[str]:
         for proof in one.proofs
     ]
     rows += [
-        ("checks", one.name, "good" if one.good else "BAD", quantities.duration(one.seconds), f"{one.left} {one.right}")
+        (
+            "checks",
+            one.name,
+            "good" if one.good else "BAD",
+            quantities.duration(one.seconds),
+            one.problem or f"{one.left} against {one.right}",
+        )
         for one in report.checks
     ]
     seconds = (report.finished_at - report.started_at).total_seconds()
