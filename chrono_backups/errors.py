@@ -15,6 +15,8 @@ The class says the kind, the attributes carry the facts, ``hint`` says what the 
     │   └── ObjectExists           created once already
     ├── SourceError                a source could not be captured
     │   ├── SourceUnavailable      passing: may be retried
+    │   │   └── SourceBusy         it answered that it can't now, and has not
+    │   ├── AnswerTooLarge         more than is to be held in memory
     │   ├── SourceRefused          the source's server answered with an error
     │   ├── WalGap                 the server has no longer the WAL that would follow what is stored
     │   ├── SlotLost               the replication slot was invalidated
@@ -37,6 +39,7 @@ The class says the kind, the attributes carry the facts, ``hint`` says what the 
     │   ├── ChannelRefused         the channel's settings are wrong: login, address, key
     │   └── MessageRejected        the channel works, and does not take this message
     └── RestoreError
+        ├── TaskFailed             a task of ours failed on the server that is restored
         ├── TargetNotEmpty         the restore would touch existing data
         └── InsufficientSpace      the restore does not fit
 
@@ -144,12 +147,29 @@ class SourceUnavailable(SourceError):
     """The source did not answer; it may later."""
 
 
-class SourceRefused(SourceError):
-    """The source's server answered with an error. ``sqlstate`` is its code, where it gave one."""
+class SourceBusy(SourceUnavailable):
+    """The source answered that it can't now, and has not. ``retry_after``: seconds it asked for, where it did."""
 
-    def __init__(self, message: str, *, source: str = "", sqlstate: str = "", hint: str = "") -> None:
+    def __init__(self, message: str, *, source: str = "", retry_after: float | None = None, hint: str = "") -> None:
         super().__init__(message, source=source, hint=hint)
-        self.sqlstate = sqlstate
+        self.retry_after = retry_after
+
+
+class AnswerTooLarge(SourceError):
+    """The source's answer is larger than is to be held in memory."""
+
+
+class SourceRefused(SourceError):
+    """The source's server answered with an error.
+
+    ``code`` is the server's own word for it, where it gave one: PostgreSQL's SQLSTATE, Meilisearch's error code;
+    ``status`` that of an answer by HTTP.
+    """
+
+    def __init__(self, message: str, *, source: str = "", code: str = "", status: int = 0, hint: str = "") -> None:
+        super().__init__(message, source=source, hint=hint)
+        self.code = code
+        self.status = status
 
 
 class WalGap(SourceError):
@@ -254,6 +274,14 @@ class MessageRejected(NotificationError):
 
 class RestoreError(ChronoBackupsError):
     """A restore can't be carried out as asked."""
+
+
+class TaskFailed(RestoreError):
+    """A task of ours failed or was cancelled on the server. ``code`` is its word for why."""
+
+    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
 
 
 class TargetNotEmpty(RestoreError):

@@ -27,6 +27,8 @@ EXIT_CODES: dict[type[errors.ChronoBackupsError], int] = {
     errors.ObjectExists: FAILED,
     errors.SourceError: FAILED,
     errors.SourceUnavailable: UNREACHABLE,
+    errors.SourceBusy: UNREACHABLE,
+    errors.AnswerTooLarge: FAILED,
     errors.SourceRefused: FAILED,
     errors.WalGap: FAILED,
     errors.SlotLost: FAILED,
@@ -49,6 +51,7 @@ EXIT_CODES: dict[type[errors.ChronoBackupsError], int] = {
     errors.ChannelRefused: USAGE,
     errors.MessageRejected: FAILED,
     errors.RestoreError: TARGET,
+    errors.TaskFailed: TARGET,
     errors.TargetNotEmpty: TARGET,
     errors.InsufficientSpace: TARGET,
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Iterator
 
 import pytest
 
+import chrono_backups
 from chrono_backups import errors
 from chrono_backups.cli import exit_codes, verbs
 from chrono_backups.cli.exit_codes import EXIT_CODES
@@ -18,6 +21,9 @@ def every_class(kind: type[errors.ChronoBackupsError] = errors.ChronoBackupsErro
 
 
 def test_every_error_has_a_row() -> None:
+    for module in pkgutil.walk_packages(chrono_backups.__path__, "chrono_backups."):
+        if not module.name.endswith("__main__") and module.name != "chrono_backups.definitions":  # they run
+            importlib.import_module(module.name)
     ours = {kind for kind in every_class() if kind.__module__.startswith("chrono_backups.")}
     assert ours == set(EXIT_CODES)
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from chrono_backups.clock import FrozenClock, SystemClock
-from chrono_backups.errors import SourceError, SourceUnavailable
+from chrono_backups.errors import SourceError, SourceRefused, SourceUnavailable
 from chrono_backups.sources.meilisearch import paging
-from chrono_backups.sources.meilisearch.client import Meilisearch, Refused, Server, base_url
+from chrono_backups.sources.meilisearch.client import Meilisearch, Server, base_url
 from chrono_backups.sources.meilisearch.pages import documents
 from chrono_backups.sources.meilisearch.paging import Paging
 from chrono_backups_tests.servers.fault_proxy import FaultProxy
@@ -51,7 +51,7 @@ def test_the_key_is_neither_shown_nor_overridden_nor_sent_on(monkeypatch: pytest
             assert client.get("/version")["pkgVersion"] == "1.16.0"
         elsewhere = (("Location", f"{server.url}/version"),)
         proxy.script(Answer(307, headers=elsewhere))
-        with asked(f"http://127.0.0.1:{proxy.port}") as client, pytest.raises(Refused, match="307"):
+        with asked(f"http://127.0.0.1:{proxy.port}") as client, pytest.raises(SourceRefused, match="307"):
             client.get("/version")
         assert len(server.requests) == 1
 
@@ -79,7 +79,7 @@ def test_something_else_that_answers() -> None:
         with asked(f"http://127.0.0.1:{proxy.port}") as client:
             with pytest.raises(SourceError, match="no Meilisearch"):
                 client.get("/version")
-            with pytest.raises(Refused, match="nothing here") as refused:
+            with pytest.raises(SourceRefused, match="nothing here") as refused:
                 client.get("/version")
             assert refused.value.status == 404
 

@@ -51,7 +51,7 @@ class Scripted:
 
     def results(self) -> list[Row]:
         if self._failure:
-            raise SourceRefused("checksum verification failure during base backup", sqlstate=self._failure)
+            raise SourceRefused("checksum verification failure during base backup", code=self._failure)
         return []
 
 

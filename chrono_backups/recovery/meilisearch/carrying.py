@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from chrono_backups.clock import Clock
-from chrono_backups.errors import RestoreError, SourceUnavailable
-from chrono_backups.sources.meilisearch.client import Meilisearch, Refused, of_index
+from chrono_backups.errors import RestoreError, SourceRefused, SourceUnavailable, TaskFailed
+from chrono_backups.sources.meilisearch.client import Meilisearch, of_index
 from chrono_backups.sources.meilisearch.tasks import boundary
 
 _WAITS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -27,18 +27,16 @@ _REMEDIES = {
 }
 
 
-class TaskFailed(RestoreError):
-    """A task of ours failed or was cancelled on the server. ``code`` is its word for why."""
-
-    def __init__(self, task: dict[str, Any]) -> None:
-        error = task.get("error") or {}
-        self.code = str(error.get("code", task["status"]))
-        place = f" of {task['indexUid']}" if task.get("indexUid") else ""
-        super().__init__(
-            f"the task {task['uid']} ({task['type']}{place}) {task['status']}:"
-            f" {self.code}: {error.get('message', 'no reason is given')}",
-            hint=_REMEDIES.get(self.code, ""),
-        )
+def _failed(task: dict[str, Any]) -> TaskFailed:
+    error = task.get("error") or {}
+    code = str(error.get("code", task["status"]))
+    place = f" of {task['indexUid']}" if task.get("indexUid") else ""
+    return TaskFailed(
+        f"the task {task['uid']} ({task['type']}{place}) {task['status']}: {code}:"
+        f" {error.get('message', 'no reason is given')}",
+        code=code,
+        hint=_REMEDIES.get(code, ""),
+    )
 
 
 class Carrier:
@@ -58,7 +56,7 @@ class Carrier:
             if task["status"] == "succeeded":
                 return task
             if task["status"] in {"failed", "canceled"}:
-                raise TaskFailed(task)
+                raise _failed(task)
             self._clock.sleep(wait)
         raise AssertionError("waits are endless")
 
@@ -93,7 +91,7 @@ class Carrier:
             told = self._patiently(
                 lambda: self.server.ask("POST", path, body=lines, content_type="application/x-ndjson")
             )
-        except Refused as error:
+        except SourceRefused as error:
             if error.code != "payload_too_large" and error.status != 413:
                 raise
             if len(lines) < _SMALLEST or lines.find(b"\n") == len(lines) - 1:
@@ -130,7 +128,7 @@ class Carrier:
         while True:
             try:
                 return send()
-            except Refused as error:
+            except SourceRefused as error:
                 if error.code != "no_space_left_on_device":
                     raise
                 if self._open:

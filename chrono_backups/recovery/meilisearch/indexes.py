@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chrono_backups.clock import Clock
-from chrono_backups.errors import RestoreError, SourceError
+from chrono_backups.errors import RestoreError, SourceError, SourceRefused, TaskFailed
 from chrono_backups.events import Finding
-from chrono_backups.recovery.meilisearch.carrying import Carrier, TaskFailed
+from chrono_backups.recovery.meilisearch.carrying import Carrier
 from chrono_backups.recovery.meilisearch.content import BackedUp, BackedUpIndex
-from chrono_backups.sources.meilisearch.client import Meilisearch, Refused, of_index
+from chrono_backups.sources.meilisearch.client import Meilisearch, of_index
 from chrono_backups.sources.meilisearch.names import IN_BUILD
 from chrono_backups.sources.meilisearch.server_state import masked_in
 
@@ -82,7 +82,7 @@ class Builder:
             try:
                 self._carrier.do("PATCH", of_index(uid, "/settings"), settings)
                 return
-            except Refused as error:
+            except SourceRefused as error:
                 unknown = _UNKNOWN.search(error.message)
                 if unknown is None or settings.pop(unknown[1], _NOTHING) is _NOTHING:
                     raise

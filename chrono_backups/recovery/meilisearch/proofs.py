@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from chrono_backups.errors import SourceRefused
 from chrono_backups.events import Finding
 from chrono_backups.recovery.meilisearch.content import BackedUp, BackedUpIndex
 from chrono_backups.recovery.meilisearch.indexes import BATCH
 from chrono_backups.recovery.postgres.proof import Proof
-from chrono_backups.sources.meilisearch.client import Meilisearch, Refused, of_index
+from chrono_backups.sources.meilisearch.client import Meilisearch, of_index
 from chrono_backups.sources.meilisearch.paging import Paging
 from chrono_backups.sources.meilisearch.samples import digest, search, vectors_digest
 from chrono_backups.sources.meilisearch.server_state import index_settings
@@ -145,7 +146,7 @@ def _sample_problem(server: Meilisearch, uid: str, recorded: Mapping[str, Any]) 
     path = of_index(uid, f"/documents/{quote(str(recorded['key']), safe='')}")
     try:
         document = server.get(path, retrieveVectors="true")
-    except Refused as error:
+    except SourceRefused as error:
         return "it is not there" if error.status == 404 else error.message
     if digest(document) != recorded["digest"]:
         return "it is not as it was"

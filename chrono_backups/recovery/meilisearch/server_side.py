@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from chrono_backups.errors import SourceRefused
 from chrono_backups.events import Finding, Severity
 from chrono_backups.recovery.meilisearch.content import BackedUp
-from chrono_backups.sources.meilisearch.client import Meilisearch, Refused, missing
+from chrono_backups.sources.meilisearch.client import Meilisearch, missing
 from chrono_backups.sources.meilisearch.server_state import masked_in, value_digest
 
 _KEY_FIELDS = ("uid", "name", "description", "actions", "indexes", "expiresAt")
@@ -33,7 +34,7 @@ def another_master_key(server: Meilisearch, content: BackedUp) -> bool:
         return False
     try:
         here = next(server.pages("/keys"), None)
-    except Refused:
+    except SourceRefused:
         return False
     if here is not None and _value(master, here["uid"]) != here.get("key"):
         return False  # it is no master key, so that it can't be told before the keys are made
@@ -48,7 +49,7 @@ def set_features(server: Meilisearch, wanted: Mapping[str, bool], find: Find) ->
     """Turn on what the backup has on; what was on before. Settings and chats may need it."""
     try:
         before: dict[str, bool] = server.get("/experimental-features")
-    except Refused as error:
+    except SourceRefused as error:
         find(_finding("features", "warning", "experimental features", f"they can't be set: {error.message}"))
         return {}
     unknown = sorted(name for name, on in wanted.items() if on and name not in before)
@@ -88,7 +89,7 @@ def _keys(server: Meilisearch, keys: list[dict[str, Any]], find: Find) -> int:
         try:
             found = server.send("POST", "/keys", given)
             made += 1
-        except Refused as error:
+        except SourceRefused as error:
             if error.code == "missing_master_key":
                 find(_finding("keys", "error", "keys", "the server has no master key, and so no keys", error.hint))
                 return made
@@ -112,7 +113,7 @@ def _webhooks(server: Meilisearch, hooks: list[dict[str, Any]], find: Find) -> N
         return
     try:
         there = {hook["url"] for hook in server.get("/webhooks")["results"]}
-    except Refused as error:
+    except SourceRefused as error:
         find(_finding("webhooks", "warning", "webhooks", f"they can't be brought back: {error.message}"))
         return
     for hook in hooks:
@@ -129,6 +130,6 @@ def _webhooks(server: Meilisearch, hooks: list[dict[str, Any]], find: Find) -> N
 def _try(do: Callable[[], Any], what: str, find: Find) -> None:
     try:
         do()
-    except Refused as error:
+    except SourceRefused as error:
         severity: Severity = "warning" if missing(error) else "error"
         find(_finding("not-brought-back", severity, what, error.message, error.hint))

@@ -10,8 +10,8 @@ from binascii import crc_hqx
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from chrono_backups.errors import RestoreError, SourceError
-from chrono_backups.sources.redis.connection import Address, RedisConnection, Refused, Shard, shards
+from chrono_backups.errors import RestoreError, SourceError, SourceRefused
+from chrono_backups.sources.redis.connection import Address, RedisConnection, Shard, lacks_rights, shards
 from chrono_backups.sources.settings import RedisSettings
 
 _FLUSH_BYTES, _FLUSH_COMMANDS = 1 << 20, 2000
@@ -121,8 +121,8 @@ def lanes_to(settings: RedisSettings, address: Address) -> Iterator[Lanes]:
         first = stack.enter_context(RedisConnection.open(settings, address))
         try:
             served = shards(first)
-        except Refused as error:
-            if error.for_want_of_rights:
+        except SourceRefused as error:
+            if lacks_rights(error):
                 raise
             served = []  # "This instance has cluster support disabled"
         connections = [stack.enter_context(RedisConnection.open(settings, one.address)) for one in served] or [first]

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 
 from chrono_backups.clock import Clock
-from chrono_backups.errors import RestoreError, SourceError, SourceUnavailable
+from chrono_backups.errors import RestoreError, SourceError, SourceRefused, SourceUnavailable
 from chrono_backups.events import Finding, Listener, Progress
 from chrono_backups.recovery.redis.dumps import Dump
 from chrono_backups.recovery.redis.master import Master
-from chrono_backups.sources.redis.connection import Address, RedisConnection, Refused, info
+from chrono_backups.sources.redis.connection import Address, RedisConnection, info
 from chrono_backups.sources.settings import RedisSettings
 
 _POLL_SECONDS = 0.02
@@ -91,7 +91,7 @@ def _let_go(settings: RedisSettings, address: Address, *, because: BaseException
                 time.sleep(0.2)
                 continue
             failed: SourceError = error
-        except Refused as error:
+        except SourceRefused as error:
             failed = error
         if because is None or not isinstance(because, SourceError):
             raise RestoreError(
@@ -110,7 +110,7 @@ def settled(
         if save:
             try:
                 connection.ask("BGSAVE")
-            except Refused as error:
+            except SourceRefused as error:
                 message = f"its data is in memory, and could not be saved: {error.message}"
                 return [Finding("redis-not-saved", "warning", str(address), message, "Run BGSAVE on it.")]
         while True:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from chrono_backups.errors import SourceError
-from chrono_backups.sources.redis.connection import RedisConnection, Refused, info
+from chrono_backups.errors import SourceError, SourceRefused
+from chrono_backups.sources.redis.connection import RedisConnection, info
 from chrono_backups.sources.redis.told import parameters
 from chrono_backups.sources.settings import RedisSettings
 
@@ -69,7 +69,7 @@ def ask_target(connection: RedisConnection, settings: RedisSettings, most_databa
     if seen.get("loading") == "1":
         raise connection.error("LOADING the server is loading its data")
     known: dict[str, str] = {}
-    with suppress(Refused):  # managed servers hide them; the plan says what that means
+    with suppress(SourceRefused):  # managed servers hide them; the plan says what that means
         known = parameters(connection, *_PARAMETERS)
         known["masterauth"] = "set" if known.get("masterauth") else ""  # the secret itself is kept nowhere
     return Target(
@@ -116,7 +116,7 @@ def _databases(connection: RedisConnection, wanted: int) -> int:
     for count in range(wanted, 0, -1):
         try:
             connection.ask("SELECT", count - 1)
-        except Refused:
+        except SourceRefused:
             continue
         connection.ask("SELECT", 0)
         return count
@@ -127,10 +127,10 @@ def _may_replicate(connection: RedisConnection, settings: RedisSettings) -> bool
     try:
         if connection.ask("COMMAND", "INFO", "replicaof") in ([None], []):
             return False
-    except Refused:
+    except SourceRefused:
         pass
     try:
         answer = connection.ask("ACL", "DRYRUN", settings.user or "default", "replicaof", "no", "one")
-    except Refused:  # older than 7, or no right to ask: it is tried
+    except SourceRefused:  # older than 7, or no right to ask: it is tried
         return True
     return bool(answer == b"OK")

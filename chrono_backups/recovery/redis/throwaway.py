@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from chrono_backups.errors import RestoreError, SourceError
-from chrono_backups.sources.redis.connection import RedisConnection, Refused, find_server
+from chrono_backups.errors import RestoreError, SourceError, SourceRefused
+from chrono_backups.sources.redis.connection import RedisConnection, find_server
 from chrono_backups.sources.settings import RedisSettings
 
 _PROGRAMS = ("redis-server", "valkey-server")
@@ -121,7 +121,7 @@ def _answers(process: subprocess.Popen[bytes], settings: RedisSettings) -> bool:
     while process.poll() is None and time.monotonic() < until:
         with suppress(SourceError), RedisConnection.open(settings, find_server(settings)) as connection:
             connection.ask("PING")
-            with suppress(Refused):  # a key whose time passes is to be found as it was captured
+            with suppress(SourceRefused):  # a key whose time passes is to be found as it was captured
                 connection.ask("DEBUG", "SET-ACTIVE-EXPIRE", "0")
             return True
         time.sleep(0.02)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 from chrono_backups.clock import Clock
-from chrono_backups.errors import SourceError, SourceUnavailable
+from chrono_backups.errors import AnswerTooLarge, SourceBusy, SourceError, SourceRefused, SourceUnavailable
 from chrono_backups.sources.settings import MeilisearchSettings
 
 if TYPE_CHECKING:
@@ -36,15 +36,6 @@ _REMEDIES = {
     "missing_master_key": "Start the server with MEILI_MASTER_KEY: without one it has no keys.",
     "no_space_left_on_device": "Make room on the server, or delete finished tasks there.",
 }
-
-
-class Refused(SourceError):
-    """The server answered, and won't do it. ``code`` is its word for why, ``status`` the answer's."""
-
-    def __init__(self, message: str, *, code: str, status: int, hint: str = "") -> None:
-        super().__init__(message, source="meilisearch", hint=hint)
-        self.code = code
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -74,7 +65,7 @@ def base_url(host: str) -> str:
 
 
 class Meilisearch:
-    """A connection; a context. Raises ``SourceUnavailable`` where there is no answer, else ``Refused``."""
+    """A connection; a context. Raises ``SourceUnavailable`` where there is no answer, else ``SourceRefused``."""
 
     def __init__(self, server: Server, clock: Clock, *, attempts: int = _ATTEMPTS) -> None:
         self.server = server
@@ -129,7 +120,7 @@ class Meilisearch:
     ) -> bytes:
         """The answer's body. Tried again while the server is busy, and, unless ``once``, after a lost connection.
 
-        Raises ``TooMuch`` for an answer of more than ``most`` bytes, before it is read.
+        Raises ``AnswerTooLarge`` for an answer of more than ``most`` bytes, before it is read.
         """
         waited = 0.5
         for attempt in range(1, self._attempts + 1):
@@ -137,9 +128,9 @@ class Meilisearch:
                 return self._ask(method, path, query, body, content_type, most)
             except SourceUnavailable as error:
                 last = attempt == self._attempts
-                if last or (once and not isinstance(error, _Busy)):
+                if last or (once and not isinstance(error, SourceBusy)):
                     raise
-                told = error.retry_after if isinstance(error, _Busy) else None
+                told = error.retry_after if isinstance(error, SourceBusy) else None
                 self._clock.sleep(min(told or waited, _LONGEST_WAIT))
                 waited = min(waited * 2, _LONGEST_WAIT)
         raise AssertionError("the last attempt raises")
@@ -174,7 +165,7 @@ class Meilisearch:
             )
             if most is not None and int(answer.headers.get("Content-Length", 0)) > most:
                 answer.close()
-                raise TooMuch(f"an answer of more than {most} bytes", source="meilisearch")
+                raise AnswerTooLarge(f"an answer of more than {most} bytes", source="meilisearch")
             content = answer.content
         except requests.exceptions.SSLError as error:
             raise SourceError(
@@ -200,27 +191,16 @@ class Meilisearch:
             code, message = "", content[:_SHOWN].decode(errors="replace").strip() or "nothing more"
         if status in _PASSING:
             seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
-            return _Busy(f"Meilisearch at {self.server.url} is busy ({status}): {message}", seconds)
+            return _busy(f"Meilisearch at {self.server.url} is busy ({status}): {message}", seconds)
         if status >= 500 and not code:
-            return _Busy(f"Meilisearch at {self.server.url} answers {status}: {message}", None)
-        return Refused(
+            return _busy(f"Meilisearch at {self.server.url} answers {status}: {message}", None)
+        return SourceRefused(
             f"Meilisearch at {self.server.url} refuses {method} {path} ({code or status}): {message}",
+            source="meilisearch",
             code=code,
             status=status,
             hint=_REMEDIES.get(code, ""),
         )
-
-
-class TooMuch(SourceError):
-    """The answer is larger than is to be held in memory."""
-
-
-class _Busy(SourceUnavailable):
-    """The server can't do it now, and has not."""
-
-    def __init__(self, message: str, retry_after: float | None) -> None:
-        super().__init__(message, source="meilisearch", hint="It may be overloaded: try again later.")
-        self.retry_after = retry_after
 
 
 def of_index(uid: str, rest: str = "") -> str:
@@ -228,14 +208,19 @@ def of_index(uid: str, rest: str = "") -> str:
     return f"/indexes/{quote(uid, safe='')}{rest}"
 
 
-def missing(error: Refused) -> bool:
+def missing(error: SourceRefused) -> bool:
     """Whether the server has no such thing: it is too old for it, or a feature is off."""
     return error.status in {404, 405} or error.code == "feature_not_enabled"
 
 
-def denied(error: Refused) -> bool:
+def denied(error: SourceRefused) -> bool:
     """Whether the key may not do it."""
     return error.status in {401, 403}
+
+
+def _busy(message: str, retry_after: float | None) -> SourceBusy:
+    hint = "It may be overloaded: try again later."
+    return SourceBusy(message, source="meilisearch", retry_after=retry_after, hint=hint)
 
 
 def _bearer(key: str | None) -> Any:

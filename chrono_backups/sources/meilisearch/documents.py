@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from stat import S_IFREG
 
-from chrono_backups.errors import Damaged, EntryMissing
+from chrono_backups.errors import Damaged, EntryMissing, SourceRefused
 from chrono_backups.sources.base import Earlier, StreamedEntry, Stretches
-from chrono_backups.sources.meilisearch.client import Refused
 from chrono_backups.sources.meilisearch.paging import Page, Paging
 from chrono_backups.sources.meilisearch.samples import Sampler
 from chrono_backups.sources.meilisearch.unchanged import ROW, Unchanged, row
@@ -103,7 +102,7 @@ class IndexDocuments:
     def _pages(self) -> Iterator[Page]:
         try:
             yield from self.paging.pages()
-        except Refused as error:
+        except SourceRefused as error:
             if error.code != "index_not_found":
                 raise
             self.gone = True

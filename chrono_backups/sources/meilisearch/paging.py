@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from threading import Thread
 from typing import Any
 
-from chrono_backups.errors import SourceError
-from chrono_backups.sources.meilisearch.client import Meilisearch, TooMuch, of_index
+from chrono_backups.errors import AnswerTooLarge, SourceError
+from chrono_backups.sources.meilisearch.client import Meilisearch, of_index
 from chrono_backups.sources.meilisearch.pages import Document, documents
 
 _FIRST = 20
@@ -77,7 +77,7 @@ class Paging:
             try:
                 most = _HELD_MOST if limit > _LEAST else None
                 return self._server.ask("POST", self._path, body=asked, most=most), limit
-            except TooMuch:
+            except AnswerTooLarge:
                 limit = max(_LEAST, limit // _GROWTH)
 
     def _found_again(self, offset: int, before: list[Any]) -> tuple[Page, int]:

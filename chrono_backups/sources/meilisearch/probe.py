@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from chrono_backups.clock import Clock
-from chrono_backups.errors import SourceError, SourceUnavailable
+from chrono_backups.errors import SourceError, SourceRefused, SourceUnavailable
 from chrono_backups.events import Finding
-from chrono_backups.sources.meilisearch.client import Meilisearch, Refused, Server, of_index
+from chrono_backups.sources.meilisearch.client import Meilisearch, Server, of_index
 from chrono_backups.sources.meilisearch.server_state import version_of
 from chrono_backups.sources.settings import MeilisearchSettings
 
@@ -28,7 +28,7 @@ def probe(settings: MeilisearchSettings, clock: Clock) -> list[Finding]:
 def _code(error: SourceError) -> str:
     if isinstance(error, SourceUnavailable):
         return "meilisearch-unavailable"
-    code = error.code if isinstance(error, Refused) else ""
+    code = error.code if isinstance(error, SourceRefused) else ""
     return f"meilisearch-{code.replace('_', '-')}" if code else "meilisearch-refused"
 
 
@@ -41,7 +41,7 @@ def _server(server: Meilisearch) -> list[Finding]:
         found.append(Finding("meilisearch-too-old", "error", "meilisearch", message, "Update the server."))
     try:
         next(server.pages("/keys"), None)
-    except Refused as error:
+    except SourceRefused as error:
         what = "without a master key, anybody who reaches it may do everything"
         if error.code != "missing_master_key":
             what = "and the key may not see the keys, so that backups are without them"

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from chrono_backups.errors import SourceRefused
 from chrono_backups.events import Finding, Listener
-from chrono_backups.sources.meilisearch.client import Meilisearch, Refused, denied, missing, of_index
+from chrono_backups.sources.meilisearch.client import Meilisearch, denied, missing, of_index
 
 _MASK = "XX..."
 """What a secret ends with that the server shows masked."""
@@ -134,7 +135,7 @@ class _Asking:
     def one(self, path: str, what: str, action: str) -> dict[str, Any] | None:
         try:
             found: dict[str, Any] = self._server.get(path)
-        except Refused as error:
+        except SourceRefused as error:
             self._left_out(error, what, action)
             return None
         return found
@@ -142,11 +143,11 @@ class _Asking:
     def all(self, path: str, what: str, action: str) -> list[dict[str, Any]] | None:
         try:
             return list(self._server.pages(path))
-        except Refused as error:
+        except SourceRefused as error:
             self._left_out(error, what, action)
             return None
 
-    def _left_out(self, error: Refused, what: str, action: str) -> None:
+    def _left_out(self, error: SourceRefused, what: str, action: str) -> None:
         if missing(error) or error.code == "missing_master_key":
             return
         if not denied(error):

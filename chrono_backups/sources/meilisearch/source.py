@@ -9,11 +9,11 @@ from stat import S_IFREG
 from typing import Any, Literal
 
 from chrono_backups.clock import Clock, SystemClock, to_text
-from chrono_backups.errors import SourceError
+from chrono_backups.errors import SourceError, SourceRefused
 from chrono_backups.events import Finding, Listener
 from chrono_backups.identifiers import SourceName
 from chrono_backups.sources.base import Earlier, StreamedCapture, StreamedEntry
-from chrono_backups.sources.meilisearch.client import Meilisearch, Refused, Server
+from chrono_backups.sources.meilisearch.client import Meilisearch, Server
 from chrono_backups.sources.meilisearch.documents import IndexDocuments
 from chrono_backups.sources.meilisearch.mounted import mounted_files
 from chrono_backups.sources.meilisearch.names import IN_BUILD
@@ -143,7 +143,7 @@ class _Capture:
         for index in self._indexes:
             try:
                 yield from self._index(index)
-            except Refused as error:
+            except SourceRefused as error:
                 if error.code != "index_not_found":
                     raise
                 self._gone(index)
@@ -208,7 +208,7 @@ class _Capture:
     def _search(self, uid: str, word: str) -> None:
         try:
             self._recorded[uid]["search"] = {"q": word, "hits": search(self._server, uid, word)}
-        except Refused:  # the key may not search; the drill does without
+        except SourceRefused:  # the key may not search; the drill does without
             return
 
     def _gone(self, index: _Index) -> None:

@@ -102,7 +102,7 @@ class BaseBackup:
             self._connection.results()
         except SourceRefused as error:
             # Said when everything has been sent. The only backup of a damaged cluster is better than none.
-            if error.sqlstate != _DATA_CORRUPTED:
+            if error.code != _DATA_CORRUPTED:
                 raise
             self.checksum_failure = "; ".join([error.message, *self._connection.warnings])
 

@@ -99,7 +99,7 @@ def explained(settings: PostgresSettings, text: str, sqlstate: str = "") -> Sour
     message = f"PostgreSQL at {address(settings)}: {words}"
     if sqlstate.startswith(_UNAVAILABLE) or (not sqlstate and not hint) or any(sign in words for sign in _PASSING):
         return SourceUnavailable(message, source="postgres", hint=hint or "Look whether the server runs.")
-    return SourceRefused(message, source="postgres", sqlstate=sqlstate, hint=hint)
+    return SourceRefused(message, source="postgres", code=sqlstate, hint=hint)
 
 
 class ReplicationConnection:

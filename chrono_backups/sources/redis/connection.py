@@ -16,7 +16,7 @@ import redis
 from redis.connection import Connection, SSLConnection
 from redis.exceptions import AuthenticationWrongNumberOfArgsError, AuthorizationError, NoPermissionError
 
-from chrono_backups.errors import SourceError, SourceUnavailable
+from chrono_backups.errors import SourceError, SourceRefused, SourceUnavailable
 from chrono_backups.sources.settings import RedisSettings
 
 CONNECT_TIMEOUT = 15.0
@@ -53,15 +53,9 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class Refused(SourceError):
-    """The server answered with an error."""
-
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message, source="redis", hint=hint)
-
-    @property
-    def for_want_of_rights(self) -> bool:
-        return "NOPERM" in self.message
+def lacks_rights(error: SourceRefused) -> bool:
+    """Whether the server refused because the user may not do it."""
+    return "NOPERM" in error.message
 
 
 def unavailable(message: str, hint: str = "Look whether the server runs.") -> SourceUnavailable:
@@ -82,7 +76,7 @@ class RedisConnection:
     def open(
         cls, settings: RedisSettings, address: Address, *, timeout: float = ANSWER_TIMEOUT
     ) -> Iterator[RedisConnection]:
-        """Connected and logged in. Raises ``SourceUnavailable``, ``Refused`` with the remedy."""
+        """Connected and logged in. Raises ``SourceUnavailable``, ``SourceRefused`` with the remedy."""
         password = settings.password.get_secret_value() if settings.password is not None else None
         made = _connection(settings, address, timeout, user=settings.user, password=password)
         opened = cls(made, address, settings)
@@ -105,7 +99,7 @@ class RedisConnection:
             self._connection.send_command(*words, check_health=False)
 
     def ask_many(self, commands: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
-        """Many commands at once; an error answer is in the place of the answer, as ``Refused``."""
+        """Many commands at once; an error answer is in the place of the answer, as ``SourceRefused``."""
         answers: list[Any] = []
         with self.explained():
             self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
@@ -147,7 +141,7 @@ def explained(error: Exception, address: Address, settings: RedisSettings) -> So
     if any(words.startswith(sign) for sign in _PASSING) or "max number of clients" in words:
         return unavailable(message, hint or "Try again once it is ready.")
     answered = isinstance(error, redis.ResponseError | redis.AuthenticationError | AuthorizationError)
-    return Refused(message, hint=hint) if answered or hint else unavailable(message)
+    return SourceRefused(message, source="redis", hint=hint) if answered or hint else unavailable(message)
 
 
 def _connection(
@@ -233,8 +227,9 @@ def _master_of(settings: RedisSettings, sentinel: Address) -> Address:
     finally:
         made.disconnect()
     if found is None:
-        raise Refused(
+        raise SourceRefused(
             f"the Sentinel at {sentinel} knows no master {settings.sentinel_master}",
+            source="redis",
             hint="Correct BACKUP_REDIS_SENTINEL_MASTER.",
         )
     return Address(found[0].decode(), int(found[1]))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from chrono_backups.errors import SourceError, SourceUnavailable
+from chrono_backups.errors import SourceError, SourceRefused, SourceUnavailable
 from chrono_backups.events import Finding, Severity
-from chrono_backups.sources.redis.connection import BACKUP_RIGHTS, RedisConnection, Refused, find_server, info, shards
+from chrono_backups.sources.redis.connection import BACKUP_RIGHTS, RedisConnection, find_server, info, shards
 from chrono_backups.sources.redis.told import parameters
 from chrono_backups.sources.settings import RedisSettings
 
@@ -58,7 +58,7 @@ def _findings(connection: RedisConnection, settings: RedisSettings, seen: Mappin
         yield _finding("redis-no-right", "error", f"the user {user} may not run {', '.join(lacking)}", hint)
     try:
         delay = parameters(connection, "repl-diskless-sync-delay").get("repl-diskless-sync-delay", "0")
-    except Refused:
+    except SourceRefused:
         return
     if delay.isdigit() and int(delay) > _LONG_DELAY:
         message = f"each capture begins with {delay} s of waiting: repl-diskless-sync-delay"
@@ -76,6 +76,6 @@ def _lacking(connection: RedisConnection) -> list[str]:
             answer = connection.ask("ACL", "DRYRUN", who, command, *words)
             if answer != b"OK":
                 lacking.append(command.upper())
-        except Refused:  # no right to ask, or a server older than 7
+        except SourceRefused:  # no right to ask, or a server older than 7
             return []
     return lacking

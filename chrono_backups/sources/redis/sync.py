@@ -11,8 +11,8 @@ from collections import deque
 from datetime import datetime
 
 from chrono_backups.clock import Clock
-from chrono_backups.errors import SourceError
-from chrono_backups.sources.redis.connection import RedisConnection, Refused, unavailable
+from chrono_backups.errors import SourceError, SourceRefused
+from chrono_backups.sources.redis.connection import RedisConnection, lacks_rights, unavailable
 from chrono_backups.sources.redis.rdb import RdbScanner, Sampler
 from chrono_backups.sources.redis.rdb_format import NoRdb
 
@@ -53,8 +53,8 @@ class RdbStream:
         for words in (("capa", "eof"), ("rdb-only", "1")):
             try:
                 connection.ask("REPLCONF", *words)
-            except Refused as error:
-                if error.for_want_of_rights:
+            except SourceRefused as error:
+                if lacks_rights(error):
                     raise
                 # A server older than 6.2 does not know `rdb-only`, and sends what is behind the file as well.
         self._poll.register(connection.raw, select.POLLIN)

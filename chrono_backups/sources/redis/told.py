@@ -16,8 +16,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from chrono_backups.errors import SourceRefused
 from chrono_backups.events import Finding, Listener
-from chrono_backups.sources.redis.connection import RedisConnection, Refused, find_server, info
+from chrono_backups.sources.redis.connection import RedisConnection, find_server, info, lacks_rights
 from chrono_backups.sources.settings import RedisSettings
 
 _SECTIONS = ("server", "replication", "persistence", "memory", "cluster", "modules", "keyspace")
@@ -40,8 +41,8 @@ def told_by(connection: RedisConnection, listener: Listener) -> dict[str, bytes]
     ):
         try:
             found[name] = read(connection.ask(*words))
-        except Refused as error:
-            if error.for_want_of_rights:
+        except SourceRefused as error:
+            if lacks_rights(error):
                 unseen.append(what)
                 rights.append(f"+{words[0].lower()}|{words[1].lower()}")
             # Else it is older than the command, or a provider took it away.
