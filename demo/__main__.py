@@ -1,11 +1,12 @@
-"""What ``make demo`` does: a small site and its PostgreSQL database are backed up, changed and backed up again through
-Dagster, proven, replicated, restored by the command line alone, compared, and shown in Dagster's UI. A table is dropped
-meanwhile, and the database restored to the moment before.
+"""What ``make demo`` does: a small application of files, configuration, PostgreSQL, Redis and Meilisearch is backed up,
+changed and backed up again through Dagster, drilled and proven, replicated, restored by the command line alone,
+compared, and shown in Dagster's UI. A table is dropped meanwhile, and the database restored to the moment before.
 
 python -m demo [--port 3000] [--once]
 
-What it makes lies below ``.demo/`` in the checkout, and is made anew each time; the database lies in a temporary
-directory, which is gone afterwards.
+What it makes lies below ``.demo/`` in the checkout, and is made anew each time; the servers lie in temporary
+directories, which are gone afterwards. Redis is there where the machine has a ``redis-server``; Meilisearch is the
+tests' stand-in for one.
 """
 
 import argparse
@@ -19,13 +20,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from demo.account import Account
+from demo.cache import Cache, CacheFailed
 from demo.database import Database, DatabaseFailed
+from demo.follower import Follower
 from demo.point_in_time import PointInTime
 from demo.receiver import Receiver, ReceiverFailed
+from demo.search import Search, SearchFailed
 from demo.served import CHECKOUT, Served, ServedFailed, free_port
 from demo.walk import CommandFailed, Walk
 
 PLACE = CHECKOUT / ".demo"
+_FAILURES = (CacheFailed, CommandFailed, DatabaseFailed, ReceiverFailed, SearchFailed, ServedFailed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,15 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _demo(options.port, options.once)
         except KeyboardInterrupt:
             return 130
-        except (CommandFailed, DatabaseFailed, ReceiverFailed, ServedFailed) as failure:
+        except _FAILURES as failure:
             print(f"\ndemo: {failure}", file=sys.stderr)
             return 1
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "python -m demo", description="Back up a small site and its database, restore, compare."
-    )
+    parser = argparse.ArgumentParser("python -m demo", description="Back up a small application, restore it, compare.")
     parser.add_argument("--port", type=int, default=3000, help="of the UI (3000); the next free one if it is taken")
     parser.add_argument("--once", action="store_true", help="end when all is compared, in place of serving the UI")
     return parser.parse_args(arguments)
@@ -67,7 +70,7 @@ def _demo(port: int, once: bool) -> int:
         if left.name != "lock":
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
     account = Account(
-        f"Chrono Backups, shown on a small site with a database. All lies in {_shown(PLACE)}/, but for the database."
+        f"Chrono Backups, shown on a small application. All lies in {_shown(PLACE)}/, but for its servers."
     )
     walk = Walk(PLACE, account)
     walk.make_site()
@@ -79,7 +82,8 @@ def _demo(port: int, once: bool) -> int:
             said(
                 f"PostgreSQL {database.version} on 127.0.0.1:{database.port}, {held.rows:,} orders, in {database.place}"
             )
-        walk.set_up(database.settings())
+        stores = _beside(database, account, until_the_end)
+        walk.set_up({**database.settings(), **stores})
         with account.step("wal-receive: a service that stores the database's log within seconds") as said:
             receiver = until_the_end.enter_context(Receiver(PLACE, walk.environment))
             said(f"what it says: {_shown(PLACE)}/wal-receive.log")
@@ -90,6 +94,24 @@ def _demo(port: int, once: bool) -> int:
         if restored and not once:
             _serve(served)
     return 0 if restored else 1
+
+
+def _beside(database: Database, account: Account, until_the_end: ExitStack) -> dict[str, str]:
+    """Start the stores beside the database. Returns the settings of them, and of what must hold across all."""
+    with account.step("Its cache and its search, which follow the orders") as said:
+        program = Cache.find()
+        cache = until_the_end.enter_context(Cache(program)) if program is not None else None
+        if cache is None:
+            said("no redis-server is on the PATH: going on without Redis")
+        else:
+            said(f"Redis {cache.version} on 127.0.0.1:{cache.port}")
+        search = until_the_end.enter_context(Search())
+        said(f"Meilisearch: the tests' stand-in for one, on {search.url}")
+        follower = until_the_end.enter_context(Follower(database, cache, search))
+    checks = PLACE / "drill-checks.txt"
+    checks.write_text(follower.checks())
+    found = {**search.settings(), "BACKUP_DRILL_CHECKS": str(checks)}
+    return found if cache is None else {**found, **cache.settings()}
 
 
 def _serve(served: Served) -> None:

@@ -26,7 +26,9 @@ from typing import Any
 import psycopg
 
 NAME, OWNER, BACKUP_ROLE = "chrono_scraper", "app", "backup"
-_ROWS, _PAGES = 20_000, 4_000
+ROWS = 20_000
+"""The orders that are there before the first one comes in."""
+_PAGES, _BOOKS = 4_000, 2_000
 _PATIENCE = 60.0
 _WRITERS = 2
 _SETTINGS = {
@@ -42,11 +44,13 @@ _TABLES = f"""
 CREATE TABLE pages (url text PRIMARY KEY, scraped_at timestamptz NOT NULL DEFAULT now(), body text NOT NULL);
 INSERT INTO pages SELECT 'https://books.example.com/' || n, '2026-01-01'::timestamptz + n * interval '1 minute',
        repeat(md5(n::text), 20) FROM generate_series(1, {_PAGES}) n;
+CREATE TABLE books (id integer PRIMARY KEY, title text NOT NULL);
+INSERT INTO books SELECT n, 'The ' || n || 'th book of ' || md5(n::text) FROM generate_series(1, {_BOOKS}) n;
 CREATE TABLE orders (id bigserial PRIMARY KEY, customer text NOT NULL, cents integer NOT NULL,
                      placed_at timestamptz NOT NULL DEFAULT clock_timestamp());
 INSERT INTO orders (customer, cents, placed_at)
 SELECT 'customer ' || n % 997, n * 37 % 100000, '2026-01-01'::timestamptz + n * interval '1 minute'
-  FROM generate_series(1, {_ROWS}) n;
+  FROM generate_series(1, {ROWS}) n;
 """
 _DIGEST = """
 SELECT count(*), coalesce(sum(cents), 0), md5(coalesce(string_agg(o::text, ',' ORDER BY id), '')) FROM orders o

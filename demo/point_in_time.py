@@ -1,4 +1,6 @@
-"""The accident: somebody drops a table. The database comes back as it was a moment before, row for row."""
+"""The accident: somebody drops a table. The database comes back as it was a moment before, row for row; and a drill
+brings back all stores together.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ class Accident:
 
 
 class PointInTime:
-    """The steps that are about the database's past."""
+    """The steps that are about the past: of the database, and of all stores together."""
 
     def __init__(self, account: Account, database: Database, receiver: Receiver) -> None:
         self._account = account
@@ -71,16 +73,26 @@ class PointInTime:
         ends = [one["end_time"] for one in command("recovery-points")["ranges"]]
         return any(end and datetime.fromisoformat(end) > accident.moment for end in ends)
 
-    def drill(self, accident: Accident, served: Served, day: str) -> None:
-        """The same as a drill of Dagster's, which keeps the evidence."""
-        with self._account.step("A drill to that moment by a Dagster run: restored, started, asked") as said:
-            config = {"ops": {"drill": {"config": {"target_time": accident.iso}}}}
-            run = served.run("drill_job", day, config, storage="local")
+    def drill(self, command: Command, served: Served, day: str) -> None:
+        """All sources of the newest backup, restored together; Dagster keeps what was found."""
+        with self._account.step("A drill by a Dagster run: all stores restored together, and asked together") as said:
+            run = served.run("drill_job", day, storage="local")
             facts = served.facts(run)
-            proven = "proven" if facts["proven"] else "NOT proven"
             if not facts["proven"]:
                 raise ServedFailed(f"the drill did not prove the backup: {served.url}/runs/{run}")
+            found = command("drill", "--list")[0]["details"]
+            for source in found["sources"]:
+                said(f"{source['source']:<14}{duration(source['seconds']):>6}  {_compared(source)}")
+            for check in found["checks"]:
+                verdict = "holds" if check["good"] else "DOES NOT HOLD"
+                said(f"{verdict:<14}{check['left']}, {check['right']}  {check['check']}")
             said(
-                f"{facts['backup_id']} {proven} in {duration(float(facts['recovery_seconds']))}, "
-                f"recovered to LSN {facts['reached_lsn']} – {served.url}/runs/{run}"
+                f"{found['point']['note']}; all of it stood together, was compared and answered the checks "
+                f"within {duration(found['seconds'])}"
             )
+            said(f"{found['backup_id']} proven – {served.url}/runs/{run}")
+
+
+def _compared(source: Mapping[str, Any]) -> str:
+    """What was found out of a source, each thing once."""
+    return "; ".join(dict.fromkeys(" ".join(proof["done"].split()) for proof in source["proofs"] if proof["done"]))

@@ -83,14 +83,14 @@ class Walk:
 
     def through(self, served: Served, past: PointInTime) -> bool:
         """Back up, change, back up, prove, replicate, restore; whether all was restored as it was."""
-        full = self._back_up(served, "full", "A full backup, by a Dagster run: files, configuration, database")
+        full = self._back_up(served, "full", "A full backup of all of it, by a Dagster run")
         with self._account.step("A day of work on the site, while orders come in") as said:
             change_site(self._site.root, day=1)
             said(f"pages added, edited, moved and removed, a longer log, a new token: {_extent(self._site)}")
         incremental = self._back_up(served, "incremental", "An incremental backup under load, by a Dagster run")
         accident = past.accident()
         again = past.restore(accident, self.command, served)
-        past.drill(accident, served, _today())
+        past.drill(self.command, served, _today())
         self._prove(served)
         self._replicate(served, {full, incremental})
         present = self._restore(
@@ -116,6 +116,7 @@ class Walk:
                 f"of it the database: {facts['postgres_effective']}, read {size(facts['postgres_bytes_read'])}, "
                 f"up to LSN {facts['postgres_lsn']}"
             )
+            said(_beside(facts))
             said(f"{_passed(served.checks(run))} – {served.url}/runs/{run}")
             return backup_id
 
@@ -208,6 +209,19 @@ def _extent(site: Site) -> str:
     """How much there is, holes apart: ``1,974 files, 28.6 MB``."""
     found = [path.stat() for path in site.root.rglob("*") if path.is_file() and not path.is_symlink()]
     return f"{count(len(found), 'file')}, {size(sum(min(one.st_size, one.st_blocks * 512) for one in found))}"
+
+
+def _beside(facts: Mapping[str, Any]) -> str:
+    """What the stores beside the database held, and how far all parts of the backup lie apart."""
+    held = [
+        count(facts[name], what)
+        for name, what in (("redis_keys", "key"), ("meilisearch_documents", "document"))
+        if name in facts
+    ]
+    return (
+        f"with it {', '.join(held)}; all within {float(facts['skew_seconds']):.2f} s, "
+        f"with the database's log within {float(facts['skew_with_wal_seconds']):.2f} s"
+    )
 
 
 def _passed(checks: Mapping[str, bool]) -> str:
