@@ -69,7 +69,7 @@ def drill_cluster(
     done.files, done.bytes = report.files, report.bytes
     done.findings += report.findings
     supply = fetch_supply(repository, plan, listener=listener)
-    clock = repository.clock
+    done.ready_seconds += clock.monotonic() - began
     if options.target.kind != "end":
         settings = {**THROWN_AWAY, **_TO_THE_END}
         server, _ = run_to_target(plan, supply, clock=clock, settings=settings, listener=listener)

@@ -20,9 +20,10 @@ from chrono_backups.maintenance.settings import RetentionPolicy
 from chrono_backups.recovery.checks.syntax import parse_checks
 from chrono_backups.recovery.drill import drill
 from chrono_backups.recovery.drill_report import DrillOptions, DrillReport
+from chrono_backups.recovery.postgres import drill as cluster_drill
 from chrono_backups.recovery.postgres.drill import drill_cluster
 from chrono_backups.recovery.postgres.target import parse_target
-from chrono_backups.recovery.restore import restore
+from chrono_backups.recovery.restore import RestoreReport, restore
 from chrono_backups.recovery.scratch import PREFIX
 from chrono_backups.repository.evidence import evidence, proven
 from chrono_backups.repository.repository import Repository
@@ -94,8 +95,13 @@ def test_a_good_backup_is_proven_and_kept_for_it(taken: Taken, repository: Repos
 
 
 def test_the_operators_checks_are_asked_of_all_that_stand_together(
-    taken: Taken, repository: Repository, home: Path
+    taken: Taken, repository: Repository, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def slowly(*words: Any, **named: Any) -> RestoreReport:
+        time.sleep(0.5)
+        return restore(*words, **named)
+
+    monkeypatch.setattr(cluster_drill, "restore", slowly)
     site = taken.protected.site
     checks = parse_checks(
         f"""
@@ -123,6 +129,7 @@ def test_the_operators_checks_are_asked_of_all_that_stand_together(
     assert 0 < kept.details["recovery_seconds"] < kept.details["seconds"]
     assert [one.source for one in report.sources] == ["postgres", "files"], "in the order of the backup"
     assert all(one.ready_seconds <= one.seconds for one in report.sources), "none is charged for the others"
+    assert report.sources[0].ready_seconds > 0.5, "the time that it takes to put it back is part of it"
     assert list(home.iterdir()) == []
 
 
