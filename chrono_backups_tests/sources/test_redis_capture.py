@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,13 +93,20 @@ def test_what_the_server_says_of_itself_comes_with_it(server: RedisServer, repos
 
 
 def test_what_is_unchanged_is_not_stored_again(server: RedisServer, repository: Repository) -> None:
+    # Most of the content is without repetitions: where it repeats itself, chunks are as large as the whole of this.
+    client, noise = server.client(9), random.Random(9)
+    with client.pipeline(transaction=False) as pipe:
+        for number in range(80_000):
+            pipe.set(f"noise:{number}", noise.randbytes(200))
+        pipe.execute()
     first = captured(repository, server.settings())
-    server.client().set("text:1", "changed")
+    client.set("noise:1", noise.randbytes(200))
     second = take(repository, "incremental", RedisSource(server.settings()))
     (one,), (two,) = first.snapshots, second.snapshots
     assert two.effective == "full" and "whole" in two.reason
     assert two.statistics.bytes_total > one.statistics.bytes_total * 0.99
     assert two.statistics.bytes_added < one.statistics.bytes_added * 0.5
+    client.flushdb()
 
 
 def test_an_offset_that_moves_is_recorded(repository: Repository) -> None:
