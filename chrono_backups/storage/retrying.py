@@ -19,10 +19,11 @@ T = TypeVar("T")
 class RetryingStorage:
     """Repeats calls that raised ``StorageUnavailable``, and none that raised anything else.
 
-    At most ``attempts`` calls are made. Before the n-th repetition it waits a random time between 0 and
-    ``first_wait`` × 2ⁿ⁻¹ seconds (full jitter: writers that failed together do not come back together),
-    but at least the error's ``retry_after`` seconds where a driver set that attribute, and never longer
-    than ``longest_wait``. After the last attempt its error is raised as it is.
+    At most ``attempts`` calls are made. Before the n-th repetition it waits a random time between a half and the
+    whole of ``first_wait`` × 2ⁿ⁻¹ seconds, but at least the error's ``retry_after`` seconds where a driver set that
+    attribute, and never longer than ``longest_wait``. Chance keeps writers that failed together from coming back
+    together; the half that is certain keeps it from using up the attempts before an outage has had time to pass.
+    After the last attempt its error is raised as it is.
 
     A put whose answer was lost may have taken effect, and its repetition then meets its own object.
     So a repeated put that raises ``ObjectExists`` looks: where size and bytes are its own, it succeeded.
@@ -143,7 +144,7 @@ class RetryingStorage:
         # ldexp overflows where the exponent is absurd; 2**60 first waits are longer than any longest wait.
         most = min(self._longest_wait, math.ldexp(self._first_wait, min(failures - 1, 60)))
         chance = int.from_bytes(self._clock.random_bytes(7), "big") / 2**56
-        seconds = min(self._longest_wait, max(most * chance, _retry_after(error)))
+        seconds = min(self._longest_wait, max(most * (1 + chance) / 2, _retry_after(error)))
         if self._on_retry is not None:
             self._on_retry(error, seconds)
         self._clock.sleep(seconds)

@@ -96,7 +96,7 @@ class HttpFaultContract:
 
     @pytest.fixture
     def retrying(self, storage: Storage) -> Storage:
-        return RetryingStorage(storage, attempts=4, first_wait=0.1)
+        return RetryingStorage(storage, attempts=6, first_wait=0.1)
 
     @staticmethod
     def check_it_is_well_told(error: StorageError, storage: Storage, operation: str, key: str) -> None:
@@ -114,7 +114,7 @@ class HttpFaultContract:
         time.sleep(0.1)  # the refusing door opens again
 
         proxy.script(fault)
-        retrying = RetryingStorage(storage, attempts=4, first_wait=0.1)
+        retrying = RetryingStorage(storage, attempts=6, first_wait=0.1)
         retrying.put("packs/two", DATA)
         assert bytes(direct.get("packs/two")) == DATA
         with pytest.raises(ObjectExists):
@@ -135,7 +135,7 @@ class HttpFaultContract:
         proxy.clear()
 
         proxy.script(fault)
-        retrying = RetryingStorage(storage, attempts=4, first_wait=0.1)
+        retrying = RetryingStorage(storage, attempts=6, first_wait=0.1)
         assert bytes(retrying.get("packs/one", 1000, SIZE - 2000)) == DATA[1000:-1000]
         storage.close()
 

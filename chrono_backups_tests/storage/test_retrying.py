@@ -90,12 +90,12 @@ def test_every_operation_is_retried() -> None:
     ("chance", "longest", "expected"),
     [
         (1.0, 60.0, [1, 2, 4, 8, 16, 32, 60, 60, 60]),
-        (0.5, 60.0, [0.5, 1, 2, 4, 8, 16, 30, 30, 30]),
-        (0.0, 60.0, [0] * 9),
+        (0.5, 60.0, [0.75, 1.5, 3, 6, 12, 24, 45, 45, 45]),
+        (0.0, 60.0, [0.5, 1, 2, 4, 8, 16, 30, 30, 30]),
         (1.0, 5.0, [1, 2, 4, 5, 5, 5, 5, 5, 5]),
     ],
 )
-def test_waits_grow_to_a_bound_with_full_jitter(chance: float, longest: float, expected: list[float]) -> None:
+def test_waits_grow_to_a_bound_and_half_of_each_is_chance(chance: float, longest: float, expected: list[float]) -> None:
     clock = Chance(chance)
     storage, faulty = retrying(FailFrom(0, error=StorageUnavailable), clock=clock, attempts=10, longest=longest)
     with pytest.raises(StorageUnavailable, match="scripted"):
