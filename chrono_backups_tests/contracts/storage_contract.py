@@ -42,7 +42,7 @@ def race(opener: Opener, mark: bytes, keys: list[str], barrier: Any, wins: Any) 
     won = []
     try:
         for key in keys:
-            barrier.wait(30)
+            barrier.wait(240)  # a process may take long to start
             try:
                 storage.put(key, mark * 50_000)
                 won.append(key)
@@ -324,4 +324,4 @@ class _Wins:
         self._queue.put(item)
 
     def get(self) -> tuple[bytes, list[str]]:
-        return self._queue.get(timeout=60)
+        return self._queue.get(timeout=240)

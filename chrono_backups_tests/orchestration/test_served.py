@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,17 +11,11 @@ import pytest
 from chrono_backups.maintenance.verify import verify
 from chrono_backups_tests.orchestration.site import Site
 from chrono_backups_tests.orchestration.test_backfills import days_ago, take
+from chrono_backups_tests.servers.ports import free_port
 from chrono_backups_tests.servers.receivers import receiver
 from demo.served import LOCATION, Served
 
 MEGABYTE = 1_000_000
-
-
-def unused_port() -> int:
-    """One that no other test takes meanwhile, as the system does not give it twice in a row."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -30,7 +23,7 @@ def served(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     for schedule in ("FULL_BACKUPS", "INCREMENTAL_BACKUPS", "CONFIGURATION", "RETENTION", "VERIFICATION"):
         monkeypatch.setenv(f"BACKUP_SCHEDULE_{schedule}", "off")
     with Served(
-        site.root / "dagster_home", site.root, {**os.environ, "PYTHONWARNINGS": "ignore"}, unused_port()
+        site.root / "dagster_home", site.root, {**os.environ, "PYTHONWARNINGS": "ignore"}, free_port()
     ) as serving:
         yield serving
 

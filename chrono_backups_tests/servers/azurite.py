@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from chrono_backups.storage.settings import AzureBlobSettings
+from chrono_backups_tests.servers.ports import free_port
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _INSTALLED = _CHECKOUT / ".cache/azurite/node_modules/azurite/dist/src/blob/main.js"
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 ACCOUNT = "testaccount"
 
 
@@ -70,9 +71,7 @@ def azurite() -> Iterator[Azurite]:
     command = azurite_command()
     assert command is not None, "needs azurite"
     key = base64.b64encode(os.urandom(64)).decode()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="azurite-") as home:
         log = Path(home, "log")
         with log.open("wb") as output:

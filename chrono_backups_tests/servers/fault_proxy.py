@@ -42,12 +42,13 @@ from chrono_backups_tests.servers.faults import (
     Truncate,
 )
 from chrono_backups_tests.servers.http_messages import Head, read_body, until_end
+from chrono_backups_tests.servers.ports import free_port
 
 _HOST = "127.0.0.1"
 _SLOW_PIECE = 2**12
 _WAITING_MOST = 1024
 """Pieces on their way in one direction of a connection: enough for 1 GB/s with 50 ms."""
-_PATIENCE = 10.0
+_PATIENCE = 60.0
 
 
 class FaultProxy:
@@ -58,13 +59,15 @@ class FaultProxy:
         self.requests: list[Request] = []
         self.moved = 0
         """Bytes that were passed on, both ways together."""
-        self.port = 0
+        self.port = free_port()  # its own: it has to come back on it
         self._target = target_port
         self._http = http
         self._script: list[tuple[Fault, list[int]]] = []
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._listener: asyncio.Server | None = None
+        self._open_door = threading.Event()
+        self._refused_by_fault = False
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
@@ -117,14 +120,24 @@ class FaultProxy:
         finally:
             self._run(self._listen())
 
+    def wait_open(self) -> None:
+        """Until connections can be made."""
+        assert self._open_door.wait(_PATIENCE), "it stays closed"
+
+    def wait_reopened(self) -> None:
+        """Until a fault that refuses connections is over; nothing where ``refusing`` does."""
+        if self._refused_by_fault:
+            self.wait_open()
+
     def _run(self, what: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(what, self._loop).result(_PATIENCE)
 
     async def _listen(self) -> None:
         self._listener = await asyncio.start_server(self._accept, _HOST, self.port, limit=2**18, reuse_address=True)
-        self.port = self._listener.sockets[0].getsockname()[1]
+        self._open_door.set()
 
     async def _close(self) -> None:
+        self._open_door.clear()
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -199,7 +212,9 @@ class FaultProxy:
             await self._close()
             await asyncio.sleep(seconds)
             await self._listen()
+            self._refused_by_fault = False
 
+        self._refused_by_fault = True
         self.spawn(closed())
 
 

@@ -10,7 +10,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+
+from chrono_backups_tests.servers.ports import free_port
 
 VERSIONS = (18, 16, 15)
 SUPERUSER = "postgres"
@@ -57,13 +58,6 @@ def programs(version: int) -> Path | None:
 def server_user() -> pwd.struct_passwd | None:
     """Whom a server has to run as; None: as ourselves."""
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class PostgresServer:

@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from chrono_backups.sources.settings import RedisSettings
-from chrono_backups_tests.servers.postgres import free_port
+from chrono_backups_tests.servers.ports import free_port
 
 _PATIENCE = 60.0
 _QUIET = {

@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from chrono_backups_tests.servers.moto_server import ACCESS_KEY, SECRET_KEY
+from chrono_backups_tests.servers.ports import free_port
 
 _HOST = "127.0.0.1"
 _BUILT = Path(__file__).resolve().parents[2] / ".cache" / "bin"
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 
 
 def program() -> str | None:
@@ -35,9 +36,7 @@ def s3_server(path: str, root: Path | None = None) -> Iterator[int]:
     room = Path(tempfile.mkdtemp(prefix="s3-", dir=root))
     data = room / "data"
     data.mkdir()
-    with socket.socket() as free:
-        free.bind((_HOST, 0))
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"{_HOST}:{port}"
     environment = {
         "HOME": str(room),

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from chrono_backups.storage.settings import SftpSettings
+from chrono_backups_tests.servers.ports import free_port
 
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 
 
 def sshd_program() -> Path | None:
@@ -34,13 +35,6 @@ def sshd_program() -> Path | None:
 def server_user() -> pwd.struct_passwd:
     """Whom the server runs as, and who logs in."""
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def make_key(path: Path, kind: str = "ed25519", passphrase: str = "") -> Path:

@@ -14,7 +14,8 @@ from chrono_backups.events import Finding
 from chrono_backups.sources.postgres.connection import ReplicationConnection
 from chrono_backups.sources.postgres.probe import probe
 from chrono_backups.sources.postgres.wal import create_slot
-from chrono_backups_tests.servers.postgres import PASSWORD, PostgresServer, free_port, postgres_server
+from chrono_backups_tests.servers.ports import free_port
+from chrono_backups_tests.servers.postgres import PASSWORD, PostgresServer, postgres_server
 from chrono_backups_tests.servers.postgres_settings import needed, reach
 
 ALL = ("pg_read_all_data", "pg_read_all_settings")

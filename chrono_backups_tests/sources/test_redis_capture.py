@@ -226,7 +226,7 @@ class TestCut:
 
 def test_over_tls(repository: Repository, tmp_path: Path) -> None:
     files = certificates(tmp_path)
-    from chrono_backups_tests.servers.postgres import free_port
+    from chrono_backups_tests.servers.ports import free_port
 
     config = {
         "port": "0", "tls-port": str(free_port()), "tls-ca-cert-file": str(files["ca"]),

@@ -25,6 +25,7 @@ from chrono_backups.storage.local import LocalStorage
 from chrono_backups_tests.contracts.storage_contract import keys_of
 from chrono_backups_tests.storage.watching import everything_in, fail_with, folders_read
 from chrono_backups_tests.storage.without_hard_links import LocalStorageWithoutHardLinks
+from chrono_backups_tests.undisturbed import once_undisturbed
 
 
 @pytest.fixture
@@ -235,18 +236,25 @@ class TestForeignFiles:
 
 
 def test_many_objects_are_listed_quickly(root: Path) -> None:
-    """10,000 in 0.04 s on the machine this was written on; the bound leaves room for a busy one."""
+    """10,000 in 0.04 s on the machine this was written on: about what reading their names and sizes takes."""
     storage = LocalStorage(root)
     for folder in range(100):
         (root / f"packs/{folder:02x}").mkdir(parents=True)
         for number in range(100):
             (root / f"packs/{folder:02x}/{number:04x}").touch()
-    took = []
-    for _ in range(3):
-        began = time.perf_counter()
-        assert sum(1 for _ in storage.list("packs/")) == 10_000
-        took.append(time.perf_counter() - began)
-    assert min(took) < 0.2
+
+    def seconds(count: Callable[[], int]) -> float:
+        began = time.process_time()
+        assert count() == 10_000
+        return time.process_time() - began
+
+    def barely() -> int:
+        return sum(entry.stat().st_size == 0 for folder in os.scandir(root / "packs") for entry in os.scandir(folder))
+
+    def quickly() -> None:
+        assert seconds(lambda: sum(1 for _ in storage.list("packs/"))) < 5 * seconds(barely)
+
+    once_undisturbed(quickly)
 
 
 def test_a_put_copies_nothing(root: Path) -> None:
@@ -281,7 +289,7 @@ def test_threads_making_the_same_folders(root: Path) -> None:
 
     def put(worker: int) -> None:
         for number in range(10):
-            barrier.wait(30)
+            barrier.wait(240)
             storage.put(f"{number}/a/b/{worker}", b"")
 
     with ThreadPoolExecutor(8) as pool:

@@ -13,6 +13,7 @@ import pytest
 from chrono_backups.assembly import Application
 from chrono_backups.errors import StorageUnavailable
 from chrono_backups.settings import load
+from chrono_backups.storage.sftp import SftpStorage
 from chrono_backups_tests.cli.conftest import KEY, Site, same_tree, write_tree
 from chrono_backups_tests.cli.in_process import SiteInProcess
 from chrono_backups_tests.servers.fault_proxy import FaultProxy
@@ -66,7 +67,7 @@ class TestFrontDoor:
         site.run("forget")
         site.run("prune")
         site.run("init", code=2)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while server.sessions:  # each run has closed its own; the server takes a moment to see it
             assert time.monotonic() < until, server.sessions
             time.sleep(0.05)
@@ -132,18 +133,19 @@ class TestFaults:
         application = Application(load(site.settings))
         application.create_repository().close()
         packs = server.data / "chrono-backups" / "packs"
+        put = SftpStorage.put
+        stopping = threading.Lock()
 
-        def stop_when_some_is_stored() -> None:
-            while not any(packs.rglob("*.*")) and not any(path.is_file() for path in packs.rglob("*")):
-                pass
-            server.stop()
+        def put_and_stop(self: SftpStorage, key: str, data: bytes) -> None:
+            put(self, key, data)
+            if key.startswith("packs/") and stopping.acquire(blocking=False):
+                server.stop()
 
-        stopper = threading.Thread(target=stop_when_some_is_stored)
-        stopper.start()
-        with pytest.raises(StorageUnavailable) as caught:
+        with monkeypatch.context() as patched, pytest.raises(StorageUnavailable) as caught:
+            patched.setattr(SftpStorage, "put", put_and_stop)
             application.take_backup("full", trigger="test")
-        stopper.join()
         assert caught.value.storage == "sftp"
+        assert any(path.is_file() for path in packs.rglob("*"))
         server.start()
         assert application.take_backup("full", trigger="test").status == "complete"
         # What the run before had stored is not stored again.

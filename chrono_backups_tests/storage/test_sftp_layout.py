@@ -22,6 +22,7 @@ from chrono_backups_tests.servers.fault_proxy import FaultProxy
 from chrono_backups_tests.servers.sftp_by_paramiko import password_server
 from chrono_backups_tests.servers.sshd import SshServer, ssh_server, sshd_program
 from chrono_backups_tests.storage.watching import everything_in
+from chrono_backups_tests.undisturbed import once_undisturbed
 
 pytestmark = pytest.mark.skipif(sshd_program() is None, reason="needs sshd")
 
@@ -353,9 +354,10 @@ class TestDurability:
     @staticmethod
     def files_of(pid: int) -> list[str]:
         found = []
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):
-                found.append(os.readlink(link))
+        with suppress(FileNotFoundError):  # the session of one that was closed ends meanwhile
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(FileNotFoundError):
+                    found.append(os.readlink(link))
         return found
 
 
@@ -382,14 +384,25 @@ class TestDistance:
         call()
         return (time.monotonic() - began) / self.LATENCY
 
+    def take(self, call: Callable[[], object], most: float, least: float = 0.0) -> None:
+        """No fewer round trips in any try, and no more in one of them."""
+        taken: list[float] = []
+
+        def once() -> None:
+            taken.append(self.trips(call))
+            assert taken[-1] < most
+
+        once_undisturbed(once)
+        assert min(taken) > least
+
     def test_a_put_takes_three_round_trips(self, far: SftpStorage) -> None:
-        assert 2.9 < min(self.trips(lambda: far.put(f"packs/{uuid4()}", b"x")) for _ in range(2)) < 3.9
+        self.take(lambda: far.put(f"packs/{uuid4()}", b"x"), 3.9, 2.9)
 
     def test_a_get_takes_two(self, far: SftpStorage) -> None:
-        assert 1.9 < min(self.trips(lambda: far.get("packs/there", 5000, 90_000)) for _ in range(2)) < 2.9
+        self.take(lambda: far.get("packs/there", 5000, 90_000), 2.9, 1.9)
 
     def test_three_megabytes_take_no_more(self, far: SftpStorage) -> None:
-        assert min(self.trips(lambda: far.get("packs/there")) for _ in range(3)) < 3.5
+        self.take(lambda: far.get("packs/there"), 3.5)
 
     def test_forty_folders_take_few(self, far: SftpStorage) -> None:
-        assert self.trips(lambda: keys_of(far.list("index/"))) < 22
+        self.take(lambda: keys_of(far.list("index/")), 22)

@@ -16,8 +16,9 @@ import pytest
 from chrono_backups.errors import StorageDenied, StorageError, StorageUnavailable
 from chrono_backups.storage.settings import SftpSettings
 from chrono_backups.storage.sftp import SftpStorage
+from chrono_backups_tests.servers.ports import free_port
 from chrono_backups_tests.servers.sftp_by_paramiko import PASSWORD, password_server
-from chrono_backups_tests.servers.sshd import SshServer, free_port, make_key, ssh_server, sshd_program
+from chrono_backups_tests.servers.sshd import SshServer, make_key, ssh_server, sshd_program
 
 pytestmark = pytest.mark.skipif(sshd_program() is None, reason="needs sshd")
 

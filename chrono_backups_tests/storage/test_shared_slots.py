@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,26 @@ CONTEXT = multiprocessing.get_context("spawn")
 def hold(place: Path, count: int, held: Any, free: Any) -> None:
     with SharedSlots(count, ["a"], place=place).one(lambda: None):
         held.set()
-        free.wait(60)
+        free.wait(240)
 
 
 def test_no_more_than_so_many_at_once(tmp_path: Path) -> None:
     lock, at_work, most, waited = threading.Lock(), 0, 0, []
+    all_came = threading.Event()
+
+    def wait(number: int) -> None:
+        waited.append(number)
+        if len(waited) == 3:
+            all_came.set()
 
     def work(number: int) -> None:
         nonlocal at_work, most
         slots = SharedSlots(2, ["a"], place=tmp_path)  # each has its own, as each process has
-        with slots.one(lambda: waited.append(number)):
+        with slots.one(lambda: wait(number)):
             with lock:
                 at_work += 1
                 most = max(most, at_work)
-            time.sleep(0.1)
+            assert all_came.wait(120)
             with lock:
                 at_work -= 1
 
@@ -46,7 +51,7 @@ def test_processes_share_them_and_a_killed_one_holds_none(tmp_path: Path) -> Non
     held, free = CONTEXT.Event(), CONTEXT.Event()
     other = CONTEXT.Process(target=hold, args=(tmp_path, 1, held, free))
     other.start()
-    assert held.wait(60)
+    assert held.wait(240)
     waits: list[str] = []
 
     def killed() -> None:

@@ -22,7 +22,7 @@ from chrono_backups_tests.backup.taking import new_repository
 from chrono_backups_tests.recovery.redis.taking import captured, handmade, planned, restored, sealed
 from chrono_backups_tests.servers.fault_proxy import FaultProxy
 from chrono_backups_tests.servers.faults import Reset
-from chrono_backups_tests.servers.postgres import free_port
+from chrono_backups_tests.servers.ports import free_port
 from chrono_backups_tests.servers.redis import RedisServer, certificates, fill, redis_server, sentinels, wait
 
 
