@@ -38,7 +38,7 @@ test: lint servers  ## Lint, then every test (ARGS="-k name -x" goes to pytest)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak" $(ARGS)
 
 soak: $(READY) servers  ## The tests that take minutes: crash loops, random moments, storages that fail under load
-	$(BIN)/python -m pytest -m soak $(ARGS)
+	EXPLORE=1 $(BIN)/python -m pytest -m soak $(ARGS)
 
 oracle: $(READY)  ## Restore a cluster to 20 random moments of a bad day (ARGS="--seconds 300 --moments 50 --seed 1")
 	$(BIN)/python -m chrono_backups_tests.recovery.postgres.oracle $(ARGS)

@@ -3,7 +3,8 @@
 - The settings of whoever runs them are not the tests': ``BACKUP_…`` and the application's own variables are gone.
 - A skip whose reason begins with "needs " names a server or a program that the machine lacks. In CI (``CI=true``)
   that is a failure, and so is a package that can't be imported; elsewhere the summary lists it.
-- Hypothesis has no deadlines: the machine may be busy.
+- Hypothesis has no deadlines: the machine may be busy. It tries the same examples each time, so that a change is told
+  from chance; with ``EXPLORE=1``, as ``make soak`` has it, others than the last time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ _LACKING = ("needs ", "could not import ")
 for _name in [name for name in os.environ if name.startswith(_SETTINGS)]:
     del os.environ[_name]
 
-hypothesis.settings.register_profile("house", deadline=None, print_blob=True)
+hypothesis.settings.register_profile(
+    "house",
+    deadline=None,
+    print_blob=True,
+    derandomize=not os.environ.get("EXPLORE"),
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("house")
 
 

@@ -88,13 +88,13 @@ class TestMeasure:
         assert 100e6 <= cost.peak_bytes <= 160e6
 
     def test_a_pipe_holds_the_sum_of_its_stages(self, tmp_path: Path) -> None:
-        hold = "import time, sys; b = bytearray(60_000_000); time.sleep(.5); sys.stdout.write(sys.stdin.read() + 'x')"
+        hold = "import time, sys; b = bytearray(60_000_000); time.sleep(3); sys.stdout.write(sys.stdin.read() + 'x')"
         cost = run(command(tmp_path, hold, hold, output=tmp_path / "out"), tmp_path / "log")
         assert (tmp_path / "out").read_text() == "xx"
         assert 120e6 <= cost.peak_bytes <= 200e6
 
     def test_what_a_child_holds_counts(self, tmp_path: Path) -> None:
-        child = "import time; b = bytearray(80_000_000); time.sleep(.4)"
+        child = "import time; b = bytearray(80_000_000); time.sleep(3)"
         cost = run(
             command(tmp_path, f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {child!r}])"),
             tmp_path / "log",

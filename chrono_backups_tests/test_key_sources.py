@@ -64,5 +64,5 @@ def test_a_command_that_hangs_is_ended_with_its_children(monkeypatch: pytest.Mon
     monkeypatch.setattr(pipeline_settings, "KEY_COMMAND_SECONDS", 0.3)
     began = time.monotonic()
     with pytest.raises(SettingsError, match=r"ran longer than 0\.3 s"):
-        EncryptionSettings(key_command="sleep 20 | cat; true").load_key()
-    assert time.monotonic() - began < 10
+        EncryptionSettings(key_command="sleep 600 | cat; true").load_key()
+    assert time.monotonic() - began < 120

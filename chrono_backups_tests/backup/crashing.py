@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -26,11 +27,13 @@ from chrono_backups_tests.backup.taking import (
 
 Trees = dict[str, dict[bytes, Thing]]
 T = TypeVar("T")
+PATIENCE = 120.0
+"""Seconds after which something hangs: it takes one or two of them."""
 PROJECT = Path(__file__).parents[2]
 
 
-def within(seconds: float, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """What the function returns or raises; a failure where it takes longer than ``seconds``: a deadlock."""
+def ending(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """What the function returns or raises; a failure where it does neither: a deadlock."""
     ended: list[tuple[T | None, BaseException | None]] = []
 
     def run() -> None:
@@ -41,13 +44,23 @@ def within(seconds: float, function: Callable[..., T], *args: Any, **kwargs: Any
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(PATIENCE)
     if not ended:
-        pytest.fail(f"still running after {seconds} s")
+        pytest.fail(f"still running after {PATIENCE} s")
     result, error = ended[0]
     if error is not None:
         raise error
     return cast("T", result)
+
+
+@contextmanager
+def no_thread_left() -> Iterator[None]:
+    """Every thread that is begun within it ends."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), f"{thread} goes on"
 
 
 def attempt(storage: Storage, backup_type: BackupType, root: Path) -> Manifest:

@@ -22,7 +22,7 @@ from chrono_backups_tests.backup.taking import Heard, new_repository, opened
 from chrono_backups_tests.servers.postgres import PostgresServer
 from chrono_backups_tests.servers.postgres_settings import reach
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 SEGMENT = 1 << 20
 """Bytes of a segment of the tests' servers: the smallest, so that many of them are soon full."""
 SMALL_SEGMENTS = ("--wal-segsize=1",)

@@ -17,7 +17,7 @@ from chrono_backups.identifiers import SourceName
 from chrono_backups.sources.base import Changes, Earlier, StreamedEntry
 from chrono_backups.storage.faulty import FailFrom, FaultyStorage
 from chrono_backups.storage.memory import MemoryStorage
-from chrono_backups_tests.backup.crashing import copy_of, within
+from chrono_backups_tests.backup.crashing import copy_of, ending
 from chrono_backups_tests.backup.taking import Heard, in_repository, new_repository, noise, opened, snapshot_of, take
 
 BLOCK = 8192
@@ -263,10 +263,10 @@ def test_a_storage_may_fail_at_any_call(kind: Effective, after_effect: bool) -> 
         database.generation, database.known = 1, dict(known)
         faulty = FaultyStorage(storage, FailFrom(calls, after_effect=after_effect))
         try:
-            within(30, lambda over=faulty: take(opened(over), kind, database))
+            ending(lambda over=faulty: take(opened(over), kind, database))
         except ChronoBackupsError:
             failed = True
-            within(30, lambda over=storage: take(opened(over), kind, database))
+            ending(lambda over=storage: take(opened(over), kind, database))
         else:
             failed = False
         manifests, damaged = opened(storage).readable_backups()

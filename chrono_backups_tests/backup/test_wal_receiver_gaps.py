@@ -49,7 +49,7 @@ def lose_slot(server: PostgresServer) -> None:
     """Have the server give up the slot, and remove the WAL that was kept for it."""
     wait(lambda: slot_is_free(server))
     server.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
-    server.execute("SELECT pg_reload_conf()")
+    server.reload()
 
     def lost() -> bool:
         write_wal(server, 3)

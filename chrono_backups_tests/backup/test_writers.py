@@ -90,7 +90,7 @@ def test_writers_on_threads_do_not_harm_each_other(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     assert len(taken) == 12
     assert heard.findings == []
     assert len({manifest.backup_id for _, manifest in taken}) == 12
@@ -117,7 +117,7 @@ def test_writers_in_processes_do_not_harm_each_other(tmp_path: Path) -> None:
         write_all(root, {"own": noise(number, 3_000_000), "shared": noise(9, 3_000_000)})
     programs = [[sys.executable, "-c", textwrap.dedent(_WRITER), str(place), str(root)] for root in roots]
     children = [subprocess.Popen(program, stdout=subprocess.PIPE, cwd=PROJECT, text=True) for program in programs]
-    outputs = [child.communicate(timeout=60)[0].split() for child in children]
+    outputs = [child.communicate(timeout=300)[0].split() for child in children]
     assert [child.returncode for child in children] == [0, 0]
     assert len({name for names in outputs for name in names}) == 6
     repository = opened(LocalStorage(place))

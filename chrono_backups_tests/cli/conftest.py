@@ -73,7 +73,7 @@ class Site:
             env=environment({**self.settings, **settings}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         ran = Ran(done.returncode, done.stdout, done.stderr.decode())

@@ -13,6 +13,7 @@ from chrono_backups_tests.cli.conftest import Site
 from chrono_backups_tests.servers.postgres import PASSWORD, PostgresServer, postgres_server
 from chrono_backups_tests.servers.postgres_settings import needed
 from chrono_backups_tests.servers.silent_server import SilentServer
+from chrono_backups_tests.undisturbed import once_undisturbed
 
 CALM: dict[str, Any] = {
     "BACKUP_HEALTH_DISK_WARNING_PERCENT": "100",
@@ -60,21 +61,24 @@ def test_wal_that_lags_and_a_gap(ready: Site, server: PostgresServer) -> None:
 
 
 def test_stores_that_never_answer_keep_nobody_waiting(ready: Site) -> None:
+    with SilentServer() as silent:
+        once_undisturbed(lambda: look_at_stores_that_never_answer(ready, str(silent.port)))
+
+
+def look_at_stores_that_never_answer(ready: Site, port: str) -> None:
     began = time.monotonic()
     ready.run("list")
     alone = time.monotonic() - began
-    with SilentServer() as silent:
-        port = str(silent.port)
-        began = time.monotonic()
-        found = ready.json(
-            "health", code=1,
-            BACKUP_POSTGRES_HOST="127.0.0.1", BACKUP_POSTGRES_PORT=port, BACKUP_POSTGRES_USER="backup",
-            BACKUP_REDIS_HOST="127.0.0.1", BACKUP_REDIS_PORT=port,
-            BACKUP_SFTP_ENABLED="true", BACKUP_SFTP_HOST="127.0.0.1", BACKUP_SFTP_PORT=port,
-            BACKUP_SFTP_USERNAME="user", BACKUP_SFTP_PASSWORD="a password", BACKUP_SFTP_PATH="/backups",
-            BACKUP_PRIMARY_STORAGE="local",
-        )  # fmt: skip
-        took = time.monotonic() - began
+    began = time.monotonic()
+    found = ready.json(
+        "health", code=1,
+        BACKUP_POSTGRES_HOST="127.0.0.1", BACKUP_POSTGRES_PORT=port, BACKUP_POSTGRES_USER="backup",
+        BACKUP_REDIS_HOST="127.0.0.1", BACKUP_REDIS_PORT=port,
+        BACKUP_SFTP_ENABLED="true", BACKUP_SFTP_HOST="127.0.0.1", BACKUP_SFTP_PORT=port,
+        BACKUP_SFTP_USERNAME="user", BACKUP_SFTP_PASSWORD="a password", BACKUP_SFTP_PATH="/backups",
+        BACKUP_PRIMARY_STORAGE="local",
+    )  # fmt: skip
+    took = time.monotonic() - began
     hanging = {(one["code"], one["subject"]) for one in found["findings"] if one["code"].endswith("-hangs")}
     assert {("source-hangs", "postgres"), ("source-hangs", "redis"), ("storage-hangs", "sftp")} <= hanging
     assert found["checks"]["database_connectivity"] == "critical"

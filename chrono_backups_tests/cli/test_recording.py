@@ -7,13 +7,13 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chrono_backups.cli.terminal.output import Output
+from chrono_backups_tests.backup.receiving import wait
 from chrono_backups_tests.cli.conftest import COMMAND, KEY, OTHER_KEY, Site, environment
 
 
@@ -178,18 +178,15 @@ def test_a_cancelled_run_is_recorded_as_one(recorded: Site) -> None:
         (recorded.data / f"large-{number}").write_bytes(os.urandom(2_000_000))
     slow = environment({**recorded.settings, "BACKUP_BANDWIDTH_LIMIT_MBPS": "8"})
     running = subprocess.Popen([*COMMAND, "backup", "--quiet"], cwd=recorded.root, env=slow, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while len(list(recorded.repository.glob("packs/*"))) < 1 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait(lambda: list(recorded.repository.glob("packs/*")))
     running.send_signal(signal.SIGTERM)
-    assert running.wait(60) == 130
+    assert running.wait(240) == 130
     begun, ended = audited(recorded)[-2:]
     assert (begun["phase"], ended["phase"], ended["result"]) == ("begin", "end", "cancelled")
     assert ended["backup"].startswith("full_")
     assert '"message": "Backup failed: ' in logged(recorded) and "cancelled" in logged(recorded)
     running = subprocess.Popen([*COMMAND, "backup", "--quiet"], cwd=recorded.root, env=slow, stderr=subprocess.DEVNULL)
-    while audited(recorded)[-1]["phase"] != "begin" and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait(lambda: audited(recorded)[-1]["phase"] == "begin")
     running.kill()
-    running.wait(60)
+    running.wait(240)
     assert recorded.json("metrics")["runs"] == {"recorded": True, "cancelled": 1, "killed": 1}

@@ -141,7 +141,7 @@ def test_no_more_operations_at_once_than_are_allowed_over_all_processes(two: Sit
         told = next((line for line in waiting.stderr if "it waits" in line), "it ended without waiting")
         assert "BACKUP_MAX_PARALLEL_OPERATIONS (1)" in told
         assert waiting.poll() is None
-    waiting.communicate(timeout=60)
+    waiting.communicate(timeout=240)
     assert waiting.returncode == 0
 
 

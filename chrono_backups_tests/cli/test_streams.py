@@ -80,7 +80,7 @@ def test_a_reader_that_goes_away_is_no_error(site: Site) -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(30) == 0
+        assert process.wait(240) == 0
         process.stderr.close()
 
 
@@ -95,14 +95,16 @@ def test_a_full_disk_behind_standard_output_is_an_error() -> None:
 _WORKING = """
 import sys, time
 from chrono_backups.cli import failures
+from chrono_backups.cli import interruption
 from chrono_backups.cli.interruption import stoppable, time_limit
 from chrono_backups.cli.terminal.output import Output
+interruption._PATIENCE_SECONDS = {at_once}
 output = Output(json=True, quiet=False)
 def work():
     try:
+        print("working", file=sys.stderr, flush=True)
         with time_limit({limit}):
-            print("working", file=sys.stderr, flush=True)
-            time.sleep(30)
+            time.sleep(600)
     finally:
         print("cleaning up", file=sys.stderr, flush=True)
         time.sleep({cleaning})
@@ -115,8 +117,9 @@ with stoppable():
 """
 
 
-def working(limit: str = "None", cleaning: str = "0") -> subprocess.Popen[str]:
-    code = _WORKING.format(limit=limit, cleaning=cleaning)
+def working(limit: str = "None", cleaning: str = "0", at_once: float = 0.5) -> subprocess.Popen[str]:
+    """A program at work. A signal that comes twice within ``at_once`` seconds is one that came once."""
+    code = _WORKING.format(limit=limit, cleaning=cleaning, at_once=at_once)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert process.stderr.readline() == "working\n"
@@ -127,7 +130,7 @@ def test_each_signal_cancels_cleanly() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         process = working()
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=240)
         assert process.returncode == 130
         assert "clean\n" in err
         assert f"chrono-backups: cancelled: {number.name}; all is whole" in err
@@ -137,23 +140,23 @@ def test_each_signal_cancels_cleanly() -> None:
 
 def test_a_signal_that_comes_twice_at_once_does_not_cut_the_cleaning_short() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        process = working(cleaning="0.3")
+        process = working(cleaning="0.3", at_once=120)
         for _ in range(3):
             process.send_signal(number)
             time.sleep(0.02)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=240)
         assert process.returncode == 130
         assert "\nclean\n" in err
 
 
 def test_a_second_interrupt_is_honoured() -> None:
-    process = working(cleaning="30")
+    process = working(cleaning="600")
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     assert process.stderr.readline() == "cleaning up\n"
     time.sleep(0.7)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=5)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "stopped at once" in err
     assert "\nclean\n" not in err
@@ -161,7 +164,7 @@ def test_a_second_interrupt_is_honoured() -> None:
 
 def test_the_time_limit_is_a_failure_that_is_named() -> None:
     process = working(limit="0.2")
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "clean\n" in err
     assert "error: BACKUP_TIMEOUT_SECONDS have passed" in err

@@ -144,17 +144,20 @@ class TestChannelDown:
     def test_a_slow_one_delays_neither_the_others_nor_the_work(self, tmp_path: Path) -> None:
         let_go = threading.Event()
         slack, email = Kept("slack"), Kept("email")
-        slack.after = lambda _message: (let_go.wait(60), None)[1]
+        slack.after = lambda _message: (let_go.wait(240), None)[1]
         office = Office(tmp_path, slack, email)
         alerts = office.alerts()
         alerts.ended(FAILED)
         began = time.monotonic()
         report = alerts.flush(1)
         took = time.monotonic() - began
+        while not email.told:  # on a machine that is busy it may come after the second
+            assert time.monotonic() < began + 60
+            time.sleep(0.01)
         let_go.set()
         assert email.told == [("opened", KEY)]
         assert "slack" in report.faults
-        assert took < 20
+        assert took < 60
 
     def test_what_it_complains_of_is_told(self, tmp_path: Path) -> None:
         email, slack = Kept("email", complaint="it does not take mail for x@y"), Kept("slack")

@@ -74,12 +74,12 @@ class TestBackups:
 
     def test_what_became_a_full_one_says_why(self, site: DatabaseSite) -> None:
         site.server.execute("ALTER SYSTEM SET summarize_wal = off")
-        site.server.execute("SELECT pg_reload_conf()")
+        site.server.reload()
         try:
             result = site.backup("incremental")
         finally:
             site.server.execute("ALTER SYSTEM RESET summarize_wal")
-            site.server.execute("SELECT pg_reload_conf()")
+            site.server.reload()
         assert result.success, failures(result)
         shown = facts(site.materializations("incremental")[0])
         assert shown["postgres_effective"] == "full"

@@ -19,7 +19,7 @@ from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.writer import ChunkWriter, PipelineOptions
 from chrono_backups.storage.faulty import Fail, FailFrom, FaultyStorage
 from chrono_backups.storage.memory import MemoryStorage
-from chrono_backups_tests.backup.crashing import within
+from chrono_backups_tests.backup.crashing import ending, no_thread_left
 from chrono_backups_tests.backup.taking import new_repository, noise, opened, packs
 from chrono_backups_tests.repository.storing import CONTENTS, NARROW, WIDE, store, stored
 
@@ -134,7 +134,7 @@ def test_a_fault_of_on_pack_ends_the_run(repository: Repository) -> None:
             writer.flush()
 
     with pytest.raises(StorageError, match="the lease is lost"):
-        within(30, run)
+        ending(run)
 
 
 @pytest.mark.parametrize("options", [NARROW, WIDE, PipelineOptions(workers=4, uploads=1, slots=3)])
@@ -144,7 +144,6 @@ def test_a_put_that_fails_is_raised_and_every_thread_ends(
     storage: MemoryStorage, options: PipelineOptions, fault: type[Fail] | type[FailFrom], call: int
 ) -> None:
     new_repository(storage)
-    before = threading.active_count()
     repository = opened(FaultyStorage(storage, fault(call, "put", StorageDenied)))
 
     def run() -> None:
@@ -152,9 +151,8 @@ def test_a_put_that_fails_is_raised_and_every_thread_ends(
             store(writer, [noise(n, 1_500_000) for n in range(40)])
             writer.flush()
 
-    with pytest.raises(StorageDenied):
-        within(60, run)
-    assert threading.active_count() == before
+    with no_thread_left(), pytest.raises(StorageDenied):
+        ending(run)
     assert not [key for key in storage.objects if key.startswith("index/")] or call == 3
 
 
@@ -174,7 +172,6 @@ class _Slow(MemoryStorage):
 def test_an_interruption_ends_every_thread(options: PipelineOptions, after: int) -> None:
     storage = _Slow()
     repository = new_repository(storage)
-    before = threading.active_count()
 
     def run() -> None:
         with repository.writer(options) as writer:
@@ -188,9 +185,8 @@ def test_an_interruption_ends_every_thread(options: PipelineOptions, after: int)
         slot[: 2 * 4_000_000] = noise(number, 8_000_000)
         writer.store(slot, [(0, 4_000_000), (4_000_000, 8_000_000)])
 
-    with pytest.raises(KeyboardInterrupt):
-        within(30, run)
-    assert threading.active_count() == before
+    with no_thread_left(), pytest.raises(KeyboardInterrupt):
+        ending(run)
 
 
 def test_a_writer_that_is_left_without_a_flush_leaves_the_repository_whole(

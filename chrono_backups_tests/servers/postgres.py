@@ -27,7 +27,7 @@ VERSIONS = (18, 16, 15)
 SUPERUSER = "postgres"
 PASSWORD = "a pass'word\\ of its own"
 """Of every role that logs in over TCP; the socket asks for none."""
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 _QUIET = {
     "fsync": "off",  # a cluster of the tests is thrown away
     "shared_buffers": "32MB",
@@ -118,6 +118,15 @@ class PostgresServer:
         """Add settings to postgresql.conf; ``reload`` or a restart makes them count."""
         with (self.data / "postgresql.conf").open("a") as conf:
             conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+
+    def reload(self) -> None:
+        """Have the settings read anew, and wait until who connects from now on has them."""
+        before = self.value("SELECT pg_conf_load_time()")
+        self.execute("SELECT pg_reload_conf()")
+        until = time.monotonic() + _PATIENCE
+        while self.value("SELECT pg_conf_load_time()") <= before:
+            assert time.monotonic() < until, f"still the old settings:\n{self.log.read_text()[-3000:]}"
+            time.sleep(0.01)
 
     def start(self, *, ready: bool = True) -> None:
         """Start the server; with ``ready`` wait until it answers."""

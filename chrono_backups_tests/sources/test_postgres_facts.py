@@ -14,6 +14,7 @@ from chrono_backups.sources.postgres import facts
 from chrono_backups.sources.postgres.connection import sql
 from chrono_backups.sources.postgres.facts import Sampler, check_databases, check_sample
 from chrono_backups.sources.postgres.source import PostgresSource
+from chrono_backups_tests.backup.receiving import wait
 from chrono_backups_tests.backup.taking import Heard, new_repository, take
 from chrono_backups_tests.servers.postgres import PostgresServer, postgres_server
 from chrono_backups_tests.servers.postgres_settings import needed, reach
@@ -174,6 +175,7 @@ def test_a_base_backup_records_it_under_load(server: PostgresServer) -> None:
     load = threading.Thread(target=tick)
     load.start()
     try:
+        wait(lambda: server.value("SELECT count(*) FROM ticks", "shop") > 3)
         manifest = take(new_repository(), "full", PostgresSource(reach(server)))
     finally:
         stop.set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,13 +81,11 @@ def test_the_door_is_closed(server: PostgresServer) -> None:
     whole = hba.read_text()
     try:
         hba.write_text("\n".join(line for line in whole.splitlines() if not line.startswith("host replication")) + "\n")
-        server.execute("SELECT pg_reload_conf()")
-        time.sleep(0.3)
+        server.reload()
         assert "host replication" in found(server)["postgres-no-hba-replication"].hint
     finally:
         hba.write_text(whole)
-        server.execute("SELECT pg_reload_conf()")
-        time.sleep(0.3)
+        server.reload()
     assert set(found(server, password="wrong")) == {"postgres-wrong-password"}
     assert set(found(server, password=None)) == {"postgres-wrong-password"}
     assert set(found(server, "nobody at all")) == {"postgres-wrong-password"}  # the server does not tell which
@@ -115,8 +112,7 @@ def test_slots(server: PostgresServer) -> None:
         assert "(wal_status reserved, " in seen["postgres-slot-idle"].message
         assert "bytes of WAL kept for it)" in seen["postgres-slot-idle"].message
         server.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
-        server.execute("SELECT pg_reload_conf()")
-        time.sleep(0.2)
+        server.reload()
         assert "postgres-slot-unlimited" not in found(server, slot="mine")
         for _ in range(12):
             server.execute("SELECT pg_switch_wal(), txid_current()")
@@ -131,7 +127,7 @@ def test_slots(server: PostgresServer) -> None:
     finally:
         server.execute("SELECT pg_drop_replication_slot('mine')")
         server.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
-        server.execute("SELECT pg_reload_conf()")
+        server.reload()
 
 
 def test_wal_senders_are_all_taken(server: PostgresServer) -> None:
@@ -190,7 +186,18 @@ def test_older_servers(version: int) -> None:
 def test_a_standby_and_its_promotion(server: PostgresServer) -> None:
     standby = PostgresServer(18, server.home.parent / "b")
     server.run(
-        "pg_basebackup", "-D", standby.data, "-R", "-h", server.sockets, "-p", str(server.port), "-U", "postgres"
+        "pg_basebackup",
+        "-D",
+        standby.data,
+        "-R",
+        "-h",
+        server.sockets,
+        "-p",
+        str(server.port),
+        "-U",
+        "postgres",
+        "-c",
+        "fast",
     )
     standby.start()
     try:

@@ -115,7 +115,7 @@ def test_an_offset_that_moves_is_recorded(repository: Repository) -> None:
         try:
             replica.start()
             running.client().set("a", "b")
-            running.client().wait(1, 10_000)
+            assert running.client(socket_timeout=240).wait(1, 120_000) == 1
             offset = running.client().info("replication")["master_repl_offset"]
             manifest = captured(repository, running.settings())
             assert manifest.snapshots[0].facts["replication_offset"] >= offset > 0

@@ -67,7 +67,7 @@ def test_a_sound_application_is_proven(filled: Application) -> None:
         "files",
     ]
     assert all(one["good"] and one["ready_seconds"] > 0 for one in report["sources"])
-    assert 0 < report["recovery_seconds"] < report["seconds"] < 60
+    assert 0 < report["recovery_seconds"] < report["seconds"]
     assert list(Path(filled.postgres.home).glob("chrono-drill-*")) == [], "nothing is left behind"
     kept = filled.postgres.json("drill", "--list")[0]
     assert kept["details"]["checks"] == report["checks"], "it is evidence"
