@@ -1,7 +1,7 @@
 """Backups, prunes and replications at once, on threads that share a storage."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -64,6 +64,14 @@ class Crowd:
             raise self._errors[0]
 
 
+def rounds(deleted: list[int]) -> Iterator[int]:
+    """So many, and more until a prune has deleted something."""
+    for number in range(MOST):
+        if number >= ROUNDS and any(deleted):
+            return
+        yield number
+
+
 def test_two_writers_two_prunes_and_a_replication(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writers forget their older backups as they go; prunes without a grace period run all the while."""
     for room in ("exclusion", "survey", "prune"):
@@ -82,9 +90,7 @@ def test_two_writers_two_prunes_and_a_replication(tmp_path: Path, monkeypatch: p
     def write(root: Path) -> None:
         shared = {f"shared{number}": b"%d" % number * 3000 for number in range(5)}
         mine: list[str] = []
-        for number in range(MOST):
-            if number >= ROUNDS and any(deleted):
-                break
+        for number in rounds(deleted):
             files = {**shared, **random_files(3, 5000)} if number % 3 else shared
             for path in root.rglob("*"):
                 if path.is_file():

@@ -279,4 +279,4 @@ class TestReadAhead:
         Path(wal_spool.coming(str(spool), name(6))).touch()
         began = time.monotonic()
         assert not wal_spool.take(name(6), str(target))
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60

@@ -263,15 +263,15 @@ class Program:
             "BACKUP_POSTGRES_PASSWORD": PASSWORD,
         }
 
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
+    def start(self, *words: str, **settings: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*COMMAND, *words], cwd=self._home, env=environment(self._settings), stdin=subprocess.DEVNULL,
+            [*COMMAND, *words], cwd=self._home, env=environment(self._settings | settings), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     def run(self, *words: str, code: int = 0) -> tuple[str, str]:
         process = self.start(*words)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == code, f"{words}: {process.returncode}\n{out.decode()}\n{err.decode()}"
         return out.decode(), err.decode()
 
@@ -291,8 +291,12 @@ def test_the_verb_proves_and_lists(taken: Taken, program: Program) -> None:
     assert list(program.place.iterdir()) == []
 
 
+ENDLESS = 'endless: sql "select count(*) from pg_sleep(500)" == 1'
+"""A check that lasts longer than anything a test waits for: the drill is not over before it is stopped."""
+
+
 def _until_it_runs(place: Path, process: subprocess.Popen[bytes]) -> list[int]:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not (found := servers_below(place)):
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.01)
@@ -300,7 +304,7 @@ def _until_it_runs(place: Path, process: subprocess.Popen[bytes]) -> list[int]:
 
 
 def test_a_killed_drill_is_swept_by_the_next_one(program: Program) -> None:
-    process = program.start("drill", "--source", "postgres")
+    process = program.start("drill", "--source", "postgres", BACKUP_DRILL_CHECKS=ENDLESS)
     servers = _until_it_runs(program.place, process)
     process.kill()
     process.communicate()
@@ -314,10 +318,10 @@ def test_a_killed_drill_is_swept_by_the_next_one(program: Program) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_cancelled_drill_leaves_nothing(program: Program, number: signal.Signals) -> None:
-    process = program.start("drill", "--source", "postgres")
+    process = program.start("drill", "--source", "postgres", BACKUP_DRILL_CHECKS=ENDLESS)
     _until_it_runs(program.place, process)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == 130, said.decode()
     assert b"what was restored is removed" in said
     assert list(program.place.iterdir()) == []
