@@ -111,6 +111,8 @@ class WalReceiver:
         self._stream: WalStream | None = None
         self._system: str | None = None
         self._stored = 0
+        self._kept_from = 0
+        """Where the slot keeps WAL from; 0 once the server has sent us something, which so is there."""
         self._server_end = 0
         self._rest = memoryview(b"")
         self._replied_at = self._told_at = self._heard_at = self._clock.monotonic()
@@ -230,7 +232,7 @@ class WalReceiver:
 
     def _open(self, connection: ReplicationConnection, archive: WalArchive, lineage: Lineage) -> None:
         """Begin to stream where it goes on."""
-        kept_from, contents = self._reserved(connection), archive.contents()
+        self._kept_from, contents = self._reserved(connection), archive.contents()
         end = self._server_end = wal.identify(connection).position
         if self._until_idle and self._goal is None:
             self._goal = end
@@ -243,7 +245,7 @@ class WalReceiver:
             raise SourceError(words, source="postgres", hint=wal.AHEAD_HINT)
         assert self._stream is not None
         gone: WalGap | None = None
-        for start in starts(lineage, contents, kept_from, end, self._stream.queued):
+        for start in starts(lineage, contents, self._kept_from, end, self._stream.queued):
             if start.segment in self._gone:
                 gone = self._gone[start.segment]
                 continue
@@ -333,6 +335,7 @@ class WalReceiver:
                 raise SourceUnavailable(words, source="postgres")
             stream.clock = clock
             self._gone.clear()
+            self._kept_from = 0
             self._rest = stream.take(message[wal.DATA_HEADER.size :], self._clock.monotonic())
         elif kind == wal.ALIVE:
             self._server_end, clock, asked = wal.ALIVE_HEADER.unpack_from(message)
@@ -385,7 +388,10 @@ class WalReceiver:
     def _reply(self, connection: ReplicationConnection, *, asked: bool = False) -> None:
         assert self._stream is not None
         self._replied_at, self._answer_owed = self._clock.monotonic(), False
-        connection.send(wal.reply(self._stream.position, self._stored, self._clock.now(), asked=asked))
+        # A slot goes wherever it is told to, backwards too, and is lost where WAL is gone: a position before it is not
+        # confirmed until the server has sent what we begin with.
+        confirmed = 0 if self._stored < self._kept_from else self._stored
+        connection.send(wal.reply(self._stream.position, confirmed, self._clock.now(), asked=asked))
 
     # Ending.
 

@@ -8,7 +8,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from chrono_backups_tests.orchestration.site import Site
+from chrono_backups_tests.orchestration.site import Site, wait_for_a_whole_day
+
+
+@pytest.fixture(autouse=True)
+def _a_whole_day() -> None:
+    wait_for_a_whole_day()
 
 
 @pytest.fixture

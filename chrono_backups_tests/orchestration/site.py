@@ -1,8 +1,9 @@
 """What the tests do with a site: change it, launch jobs, look at what Dagster recorded."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from chrono_backups.identifiers import BackupType
 from chrono_backups.orchestration.location import build_definitions
 from chrono_backups.orchestration.names import backup_asset_key
 from chrono_backups.repository.records import Manifest
+
+
+LONGEST = timedelta(minutes=3)
+"""More than a test takes."""
 
 
 @dataclass
@@ -65,6 +70,14 @@ class Site:
         """The largest object of the repository: a pack."""
         files = [path for path in (self.root / "repository").rglob("*") if path.is_file()]
         return max(files, key=lambda path: path.stat().st_size)
+
+
+def wait_for_a_whole_day() -> None:
+    """Shortly before midnight wait for it: what is launched for today is to end on the same day."""
+    now = datetime.now(UTC)
+    left = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1) - now
+    if left < LONGEST:
+        time.sleep(left.total_seconds() + 0.1)
 
 
 def facts(made: dg.AssetMaterialization) -> dict[str, Any]:

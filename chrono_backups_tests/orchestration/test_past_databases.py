@@ -35,16 +35,18 @@ def fill(site: Site, *, bases: dict[int, int], segments: dict[int, range]) -> di
 
 
 class TestBackfill:
-    DAY = days_ago(5).date().isoformat()
+    @property
+    def day(self) -> str:
+        return days_ago(5).date().isoformat()
 
     def test_wal_leads_to_the_days_end(self, database: Site) -> None:
         ids = fill(database, bases={7: 2, 3: 12}, segments={7: range(2, 6), 4: range(6, 14)})
-        result = database.launch("database_only_backup_job", self.DAY)
+        result = database.launch("database_only_backup_job", self.day)
         assert result.success, failures(result)
         shown = facts(database.materializations("database_only")[0])
         assert shown["backup_id"] == ids[7]
-        assert (shown["synthetic"], shown["stands_for"], shown["seconds_before_end_of_day"]) == (True, self.DAY, 0.0)
-        end = datetime.fromisoformat(self.DAY).replace(tzinfo=UTC) + timedelta(days=1)
+        assert (shown["synthetic"], shown["stands_for"], shown["seconds_before_end_of_day"]) == (True, self.day, 0.0)
+        end = datetime.fromisoformat(self.day).replace(tzinfo=UTC) + timedelta(days=1)
         assert shown["recovered_to"] == end.timestamp()
         assert (
             f"chrono-backups restore {ids[7]} --to DIR --source postgres --target-time {end:%Y-%m-%dT}"
@@ -52,7 +54,7 @@ class TestBackfill:
         )
         with database.application().open_repository() as repository:
             assert repository.pins() == {
-                ids[7]: f"synthetic recovery point of {self.DAY}, postgres recovered to {end:%Y-%m-%dT%H:%M:%S.000000Z}"
+                ids[7]: f"synthetic recovery point of {self.day}, postgres recovered to {end:%Y-%m-%dT%H:%M:%S.000000Z}"
             }
             repository.forget(ids[3], "test")
             grace = timedelta(0)
@@ -61,7 +63,7 @@ class TestBackfill:
 
     def test_a_gap_fails_the_run_and_says_where(self, database: Site) -> None:
         fill(database, bases={7: 2, 3: 12}, segments={7: range(2, 5), 4: range(6, 14)})
-        result = database.launch("database_only_backup_job", self.DAY)
+        result = database.launch("database_only_backup_job", self.day)
         assert not result.success
         assert "can't be recovered" in failures(result)
         assert f"{5 * SIZE:X}" in failures(result), "as far as it can be is named"
@@ -71,11 +73,11 @@ class TestBackfill:
 
     def test_wal_that_ends_too_early_fails_the_run(self, database: Site) -> None:
         fill(database, bases={7: 2}, segments={7: range(2, 6)})
-        assert not database.launch("database_only_backup_job", self.DAY).success
+        assert not database.launch("database_only_backup_job", self.day).success
 
     def test_where_nothing_is_archived_the_base_backup_stands_by_itself(self, database: Site) -> None:
         ids = fill(database, bases={7: 2}, segments={})
-        result = database.launch("database_only_backup_job", self.DAY)
+        result = database.launch("database_only_backup_job", self.day)
         assert result.success, failures(result)
         shown = facts(database.materializations("database_only")[0])
         assert shown["backup_id"] == ids[7]
@@ -88,7 +90,7 @@ class TestBackfill:
         ids = fill(database, bases={7: 2}, segments={7: range(2, 6), 4: range(6, 8)})
         files = take(database, days_ago(6), "files_only")
         configuration = take(database, days_ago(5), "configuration")
-        result = database.launch("full_backup_job", self.DAY)
+        result = database.launch("full_backup_job", self.day)
         assert result.success, failures(result)
         shown = facts(database.materializations("full")[0])
         for backup_id in (ids[7], files.backup_id, configuration.backup_id):

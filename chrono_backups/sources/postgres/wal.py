@@ -46,7 +46,7 @@ def moment(microseconds: int) -> datetime:
 
 
 def reply(written: int, stored: int, now: datetime, *, asked: bool = False) -> bytes:
-    """A status message. Nothing is ever applied here, and that is what is said (0)."""
+    """A status message; ``stored`` 0 confirms nothing. Nothing is ever applied here, and that is what is said (0)."""
     clock = (now - _EPOCH) // timedelta(microseconds=1)
     return _REPLY.pack(b"r", written, stored, 0, clock, asked)
 

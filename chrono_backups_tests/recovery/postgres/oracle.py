@@ -126,7 +126,7 @@ class Client(threading.Thread):
 
     def stop(self) -> None:
         self._asked.set()
-        self.join(30)
+        self.join(240)
         assert not self.is_alive()
         if self.error is not None:
             raise self.error
@@ -165,11 +165,12 @@ class Receiver:
             self._process.wait()
             self.killed += 1
 
-    def stop(self) -> None:
-        """Let it store what it has, and end."""
+    def stop(self, server: PostgresServer) -> None:
+        """Let it store what it has, and end. One that has only just been started is to have begun before."""
         if self._process is not None:
+            _wait(lambda: _is_received_from(server))
             self._process.send_signal(signal.SIGTERM)
-            code = self._process.wait(60)
+            code = self._process.wait(240)
             assert code == 0, self.log.read_text()[-3000:]
             self._process = None
 
@@ -221,7 +222,7 @@ class Oracle:
             with Receiver(self.home) as receiver:
                 receiver.start(primary)
                 # Before the slot is there, the server keeps no WAL for what follows a backup.
-                _wait(lambda: primary.value("SELECT count(*) FROM pg_replication_slots WHERE active") == 1)
+                _wait(lambda: _is_received_from(primary))
                 self.back_up(primary, "full")
                 self._work(primary, receiver, 1, seconds / 2)
                 standby = _standby(primary, self.home / "b")
@@ -234,7 +235,7 @@ class Oracle:
                     standby.promote()
                     receiver.start(standby)
                     self._work(standby, receiver, 2, seconds / 2)
-                    receiver.stop()
+                    receiver.stop(standby)
                 finally:
                     standby.stop(signal.SIGQUIT)
 
@@ -338,11 +339,15 @@ def _standby(primary: PostgresServer, home: Path) -> PostgresServer:
     return standby
 
 
+def _is_received_from(server: PostgresServer) -> bool:
+    return bool(server.value("SELECT count(*) FROM pg_replication_slots WHERE active") == 1)
+
+
 def _replayed(standby: PostgresServer, lsn: str) -> bool:
     return bool(standby.value(f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'"))
 
 
-def _wait(true: Any, patience: float = 60.0) -> None:
+def _wait(true: Any, patience: float = 240.0) -> None:
     until = time.monotonic() + patience
     while not true():
         assert time.monotonic() < until
