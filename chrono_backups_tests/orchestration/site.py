@@ -17,7 +17,6 @@ from chrono_backups.orchestration.location import build_definitions
 from chrono_backups.orchestration.names import backup_asset_key
 from chrono_backups.repository.records import Manifest
 
-
 LONGEST = timedelta(minutes=3)
 """More than a test takes."""
 
