@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from chrono_backups.monitoring.audit.line import FIRST, make, parse
 from chrono_backups.monitoring.audit.log import AuditLog
 from chrono_backups.monitoring.audit.verify import AuditReport, verify
 from chrono_backups.repository.records import AuditHead
+from chrono_backups_tests.undisturbed import once_undisturbed
 
 
 @pytest.fixture
@@ -148,17 +150,17 @@ def test_a_crash_in_the_midst_of_a_rotation_breaks_nothing(log: AuditLog) -> Non
     assert report.ok and report.last == 6
 
 
-def _append(path: Path, start: float, count: int) -> None:
+def _append(path: Path, begin: Any, count: int) -> None:
     log = AuditLog(path, retention_days=30, clock=SystemClock())
-    time.sleep(max(0.0, start - time.time()))
+    begin.wait(240)
     for number in range(count):
         log.append({"act": "backup", "on": {"process": os.getpid(), "number": number}})
 
 
 def test_several_processes_append_at_once(log: AuditLog) -> None:
-    start = time.time() + 0.5
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_append, args=(log.path, start, 50)) for _ in range(4)]
+    context = multiprocessing.get_context("spawn")
+    begin = context.Barrier(4)
+    processes = [context.Process(target=_append, args=(log.path, begin, 50)) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:
@@ -192,11 +194,15 @@ def test_a_hundred_thousand_lines_in_two_seconds(tmp_path: Path, clock: FrozenCl
         previous = line.hash
     path = tmp_path / "audit.log"
     path.write_bytes(b"".join(written))
-    began = time.process_time()
-    report = verify([path], {"a": AuditHead("ab" * 8, 100_000, previous)})
-    spent = time.process_time() - began
-    assert report.ok and report.lines == 100_000 and report.heads_checked == 1
-    assert spent <= 2.0, f"{spent:.2f} s"
+
+    def quickly() -> None:
+        began = time.process_time()
+        report = verify([path], {"a": AuditHead("ab" * 8, 100_000, previous)})
+        spent = time.process_time() - began
+        assert report.ok and report.lines == 100_000 and report.heads_checked == 1
+        assert spent <= 2.0, f"{spent:.2f} s"
+
+    once_undisturbed(quickly)
     number = random.randrange(2, 99_999)
     del written[number - 1]
     path.write_bytes(b"".join(written))

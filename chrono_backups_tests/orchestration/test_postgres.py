@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -254,7 +255,8 @@ class TestPastMoments:
             words = [str(Path(sys.executable).with_name("chrono-backups")), *shlex.split(command)[1:]]
             if "--target-time" in words:
                 words.append("--start")
-            ran = subprocess.run(words, capture_output=True, text=True, check=False, cwd=site.root)
+            surroundings = {**os.environ, "TMPDIR": str(site.root)}
+            ran = subprocess.run(words, capture_output=True, text=True, check=False, cwd=site.root, env=surroundings)
             assert ran.returncode == 0, ran.stderr
         restored = list(target.rglob("then.txt"))
         assert [path.read_text() for path in restored] == ["as it was"]

@@ -72,9 +72,11 @@ class Operated:
     def run(self, *words: str | Path, code: int | None = 0, place: Path | None = None) -> Ran:
         """Run the program in the home folder, or with its settings file from elsewhere; it must end with ``code``."""
         before = () if place is None else ("--env-file", str(self.home / ".env"))
+        # What a server that goes on has in the temporary directory is gone with this one.
+        surroundings = environment({"TMPDIR": str(self.home)})
         done = subprocess.run(
             [*COMMAND, *before, *map(str, words)],
-            cwd=place or self.home, env=environment({}), stdin=subprocess.DEVNULL, capture_output=True, timeout=300,
+            cwd=place or self.home, env=surroundings, stdin=subprocess.DEVNULL, capture_output=True, timeout=300,
             check=False,
         )  # fmt: skip
         ran = Ran(done.returncode, done.stdout, done.stderr.decode())

@@ -261,6 +261,7 @@ class Program:
             "BACKUP_POSTGRES_PORT": str(cluster.server.port),
             "BACKUP_POSTGRES_USER": "backup",
             "BACKUP_POSTGRES_PASSWORD": PASSWORD,
+            "TMPDIR": str(cluster.home),
         }
 
     def start(self, *words: str, **settings: str) -> subprocess.Popen[bytes]:

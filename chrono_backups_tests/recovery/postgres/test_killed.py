@@ -15,8 +15,8 @@ STREAMING = "streaming database files"
 
 def begun(site: Operated, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [*COMMAND, *words], cwd=site.home, env=environment({}), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [*COMMAND, *words], cwd=site.home, env=environment({"TMPDIR": str(site.home)}),
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
 

@@ -89,10 +89,11 @@ def test_a_whole_restore_brings_postgres_to_the_moment_of_the_others(
     met = taken.meeting
     assert met is not None
     assert held["meilisearch"] <= held["redis"] <= counter, "nothing is newer than the database that it was made from"
-    at_meeting = application.value_at(met[1].server_time.timestamp())
-    assert at_meeting <= counter <= at_meeting + 2, "exactly there"
+    at = met[1].server_time.timestamp()
+    # The server reads where its log is, and then its clock; a busy machine may do something else in between.
+    assert application.value_at(at - 0.25) <= counter <= application.value_at(at + 0.25) + 2, "exactly there"
     first = application.value_at(taken.boundaries["redis"].first.timestamp())
-    assert first <= held["redis"] <= at_meeting + 1
+    assert first <= held["redis"] <= application.value_at(at + 0.25) + 1
     assert held["meilisearch"] >= application.value_at(taken.boundaries["meilisearch"].first.timestamp()) > 0
     base_end = application.value_at(taken.boundaries["postgres"].last.timestamp())
     assert base_end < held["redis"], "without WAL the database would have been the oldest"
