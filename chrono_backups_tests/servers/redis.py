@@ -20,7 +20,7 @@ import redis
 from chrono_backups.sources.settings import RedisSettings
 from chrono_backups_tests.servers.ports import free_port
 
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 _QUIET = {
     "bind": "127.0.0.1",
     "save": '""',
