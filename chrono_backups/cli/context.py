@@ -128,6 +128,11 @@ class Context:
             if self._told[event.code] <= FINDINGS_SHOWN:
                 self.output.error(finding_line(event))
 
+    @property
+    def has_told(self) -> bool:
+        """Whether anything was found on the way that people should hear of."""
+        return bool(self._told)
+
     @contextmanager
     def progress(self) -> Iterator[Listener]:
         """A listener for long work, shown on standard error; findings are logged too."""

@@ -21,8 +21,8 @@ def main(words: Sequence[str]) -> int:
         return _answer(verbs.help_text())
     if "--version" in before:
         return _answer(_version())
-    if verb == "wal-fetch" and _spooled(words):
-        return 0
+    if verb == "wal-fetch" and (code := _served(words)) is not None:
+        return code
     # Imported here so that the help above loads next to nothing (a test holds it).
     from chrono_backups.cli.interruption import stoppable  # noqa: PLC0415
     from chrono_backups.cli.terminal.output import Output  # noqa: PLC0415
@@ -48,9 +48,9 @@ def _answer(text: str) -> int:
     return 0
 
 
-def _spooled(words: Sequence[str]) -> bool:
-    """Whether the segment of the log that is asked for was fetched ahead, and is in place: replay waits for this."""
-    from chrono_backups.recovery.wal_spool import served  # noqa: PLC0415 - for this verb only
+def _served(words: Sequence[str]) -> int | None:
+    """The exit code, where a helper that has been started already gives what is asked for: replay waits for this."""
+    from chrono_backups.recovery.wal_question import served  # noqa: PLC0415 - for this verb only
 
     return served(words)
 

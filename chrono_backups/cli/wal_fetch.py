@@ -9,11 +9,12 @@ from pathlib import Path
 from chrono_backups.cli.arguments import Subparsers, add_storage_option, add_verb
 from chrono_backups.cli.context import Context
 from chrono_backups.cli.exit_codes import DONE, FAILED
+from chrono_backups.cli.recording import Recording
 from chrono_backups.cli.terminal import quantities
-from chrono_backups.recovery.wal_ahead import LOCK_VARIABLE, ReadAhead, note_asked, start_helper
-from chrono_backups.recovery.wal_fetch import archive_for, data_directory, find, reads_ahead, write
+from chrono_backups.recovery.wal_ahead import Answer, ReadAhead, Spool
+from chrono_backups.recovery.wal_fetch import archive_for, data_directory, find, write
+from chrono_backups.recovery.wal_question import AHEAD, LOCK_VARIABLE
 from chrono_backups.recovery.wal_spool import spool_for
-from chrono_backups.repository.wal_archive import StoredWal
 
 DESCRIPTION = """\
 Give a server that recovers the file of its log that it asks for. In postgresql.conf:
@@ -46,35 +47,52 @@ def register(subparsers: Subparsers) -> None:
         metavar="CODE",
         help="the exit code where no such file is archived (default: 1)",
     )
-    parser.add_argument("--ahead", type=int, metavar="BYTES", help=argparse.SUPPRESS)
+    parser.add_argument(AHEAD, action="store_true", help=argparse.SUPPRESS)
     add_storage_option(parser)
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Put the file in place."""
     name, target = arguments.name, Path(os.path.abspath(arguments.target))
-    with context.reading(arguments.storage) as repository:
-        archive = archive_for(repository, arguments.system_identifier, data_directory(target))
-        if arguments.ahead is not None:
-            spool = spool_for(str(target))
-            if spool is not None and LOCK_VARIABLE in os.environ:
-                ReadAhead(archive, Path(spool), arguments.ahead, context.clock).run()
-            return DONE
-        found = find(archive, name, target)
-        if found is None:
-            context.output.message(f"{name} is not archived")
-            return int(arguments.not_archived)
-        if isinstance(found, StoredWal) and reads_ahead(target):
-            if found.whole:
-                size = len(found.content)
-                options = ["--storage", arguments.storage] if arguments.storage else []
-                system = ["--system-identifier", archive.system_identifier]
-                before = ["--env-file", context.env_file] if context.env_file else []
-                words = [*before, "wal-fetch", *options, *system, "--ahead", str(size), name, str(target)]
-                start_helper(words, name, size, target)
-            else:
-                note_asked(name, target)
-        write(found, target)
+    if arguments.ahead:
+        return _ahead(arguments, context, target)
+    found = _found(arguments, context, name, target).content
+    if found is None:
+        context.output.message(f"{name} is not archived")
+        return int(arguments.not_archived)
+    write(found, target)
     size = len(found) if isinstance(found, bytes) else found.end
     context.output.report({"name": name, "bytes": size}, [f"{name}: {quantities.size(size)}"])
+    return DONE
+
+
+def _found(arguments: argparse.Namespace, context: Context, name: str, target: Path) -> Answer:
+    with context.reading(arguments.storage) as repository:
+        archive = archive_for(repository, arguments.system_identifier, data_directory(target))
+        return Answer(find(archive, name, target), archive.system_identifier)
+
+
+def _ahead(arguments: argparse.Namespace, context: Context, target: Path) -> int:
+    """Be the helper of those who ask."""
+    path = spool_for(str(target))
+    if path is None or LOCK_VARIABLE not in os.environ:
+        return DONE
+    spool = Spool(Path(path), int(os.environ[LOCK_VARIABLE]))
+
+    def answer(name: str, target: Path) -> Answer | None:
+        """As a run of its own, recorded as such. One that has more to tell than its exit code is left to another."""
+        own = Context(context.output, clock=context.clock)
+        own.env_file = context.env_file
+        recording = Recording(own)
+        asked = {**vars(arguments), "name": name, "target": target, "ahead": False}
+        recording.begin(str(arguments.verb), argparse.Namespace(**asked))
+        found = _found(arguments, own, name, target)
+        if own.has_told:
+            return None
+        recording.end(DONE if found.content is not None else int(arguments.not_archived))
+        return found
+
+    with context.reading(arguments.storage) as repository:
+        archive = archive_for(repository, arguments.system_identifier, data_directory(target))
+        ReadAhead(archive, spool, answer, context.clock).run()
     return DONE

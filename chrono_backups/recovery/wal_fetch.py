@@ -14,7 +14,6 @@ from pathlib import Path
 from chrono_backups.errors import ObjectMissing, RestoreError, UsageError
 from chrono_backups.recovery.postgres.conf_files import effective
 from chrono_backups.recovery.postgres.target import TARGETS
-from chrono_backups.recovery.wal_spool import spool_for
 from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.wal_archive import StoredWal, WalArchive
 from chrono_backups.repository.wal_names import Lineage, Segment, history_timeline, is_segment
@@ -111,13 +110,12 @@ def _stored_behind(archive: WalArchive, name: str) -> str | None:
     later = min((one for one in stored if one[:8] == name[:8].lower() and one > name.lower()), default=None)
     if later is not None:
         return later
-    size = archive.segment_size(contents)
+    begun_later = [timeline for timeline in contents.histories if timeline > int(name[:8], 16)]
+    size = archive.segment_size(contents) if begun_later else None
     if size is None:
         return None
     missing = Segment.parse(name, size)
-    for timeline in contents.histories:
-        if timeline <= missing.timeline:
-            continue
+    for timeline in begun_later:
         lineage = Lineage(timeline, archive.ancestors(timeline), size)
         of_it = [one for one in stored if int(one[:8], 16) == timeline]
         if of_it and lineage.segment(missing.number) == missing:
@@ -145,8 +143,3 @@ def write(content: StoredWal | bytes, target: Path) -> None:
         temporary.rename(target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def reads_ahead(target: Path) -> bool:
-    """Whether more will be asked for, so that it is worth to be fetched before."""
-    return spool_for(str(target)) is not None

@@ -1,20 +1,13 @@
-"""What a recovering server is given, and what it is never told; reading ahead. Without a server."""
+"""What a recovering server is given, and what it is never told. Without a server."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from chrono_backups.clock import SystemClock
 from chrono_backups.errors import Damaged, RestoreError, UsageError
-from chrono_backups.recovery import wal_ahead, wal_fetch, wal_spool
-from chrono_backups.recovery.wal_ahead import ReadAhead
+from chrono_backups.recovery import wal_fetch
 from chrono_backups.repository.repository import Repository
 from chrono_backups.repository.wal_archive import StoredWal, WalArchive, moment_bytes
 from chrono_backups.repository.wal_names import PieceName, Segment
@@ -168,115 +161,3 @@ class TestGaps:
         storage.objects[key] = storage.objects[key][:-1]
         with pytest.raises(Damaged):
             wal_fetch.find(archive, name(5), target)
-
-
-def end(monkeypatch: pytest.MonkeyPatch, *threads: threading.Thread) -> None:
-    """Helpers end, as when nobody has asked for long."""
-    monkeypatch.setattr(wal_ahead, "_IDLE_SECONDS", 0.0)
-    for thread in threads:
-        thread.join(120)
-        assert not thread.is_alive()
-
-
-@pytest.fixture
-def helper(
-    archive: WalArchive, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[int], threading.Thread]]:
-    """Starts a helper behind a segment, on a thread."""
-    spool = Path(wal_spool.spool_for(str(target)) or "")
-    threads: list[threading.Thread] = []
-    handles: list[int] = []
-
-    def start(number: int) -> threading.Thread:
-        spool.mkdir()
-        wal_ahead.note_asked(name(number), target)
-        handles.append(os.open(spool / wal_spool.LOCK, os.O_RDWR | os.O_CREAT, 0o600))
-        fcntl.flock(handles[-1], fcntl.LOCK_EX)
-        thread = threading.Thread(target=ReadAhead(archive, spool, SIZE, SystemClock()).run, daemon=True)
-        threads.append(thread)
-        thread.start()
-        return thread
-
-    yield start
-    end(monkeypatch, *threads)
-    for handle in handles:
-        os.close(handle)
-
-
-def until(true: Callable[[], object]) -> None:
-    limit = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < limit
-        time.sleep(0.01)
-
-
-class TestReadAhead:
-    def test_what_follows_is_there_before_it_is_asked_for(
-        self,
-        archive: WalArchive,
-        target: Path,
-        helper: Callable[[int], threading.Thread],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        put(archive, *range(5, 30))
-        put_part(archive, 30, 9000)
-        thread = helper(5)
-        spool = target.parent / wal_spool.FOLDER
-        until(lambda: (spool / name(6)).exists())
-        for number in range(6, 30):
-            assert wal_spool.take(name(number), str(target))
-            assert target.read_bytes() == segment_content(number)
-            # No more than a few are ever there.
-            assert sum(len(one) == 24 for one in os.listdir(spool)) <= 16
-        # What is not whole yet may still change: it is asked of the archive itself.
-        assert not wal_spool.take(name(30), str(target))
-        end(monkeypatch, thread)
-        assert not spool.exists()
-
-    def test_a_wrong_guess_is_dropped(
-        self, archive: WalArchive, target: Path, helper: Callable[[int], threading.Thread]
-    ) -> None:
-        put(archive, *range(5, 12))
-        put(archive, *range(8, 12), timeline=2)
-        helper(5)
-        spool = target.parent / wal_spool.FOLDER
-        until(lambda: (spool / name(11)).exists())
-        wal_ahead.note_asked(name(8, 2), target)
-        until(lambda: (spool / name(11, 2)).exists())
-        until(lambda: not (spool / name(11)).exists())
-        assert wal_spool.take(name(9, 2), str(target))
-        assert target.read_bytes() == segment_content(9, 2)
-
-    def test_damage_is_left_to_the_one_who_asks(
-        self,
-        archive: WalArchive,
-        storage: MemoryStorage,
-        target: Path,
-        helper: Callable[[int], threading.Thread],
-    ) -> None:
-        put(archive, *range(5, 9))
-        key = next(key for key in storage.objects if key.endswith(name(7).lower()))
-        storage.objects[key] = storage.objects[key][:-1]
-        helper(5)
-        until(lambda: (target.parent / wal_spool.FOLDER / name(6)).exists())
-        assert wal_spool.take(name(6), str(target))
-        assert not wal_spool.take(name(7), str(target))
-
-    def test_only_a_server_in_recovery_is_served_from_it(self, target: Path) -> None:
-        spool = target.parent / wal_spool.FOLDER
-        spool.mkdir()
-        (spool / name(6)).write_bytes(b"x")
-        assert not wal_spool.take(name(6), str(target.with_name("elsewhere")))
-        assert not wal_spool.served(["wal-fetch", name(6)])
-        assert not wal_spool.served(["wal-fetch", "00000002.history", str(target)])
-        assert wal_spool.served(["--quiet", "wal-fetch", name(6), str(target)])
-        assert target.read_bytes() == b"x"
-
-    def test_a_helper_that_was_killed_is_not_waited_for(self, target: Path) -> None:
-        spool = target.parent / wal_spool.FOLDER
-        spool.mkdir()
-        (spool / wal_spool.LOCK).touch()
-        Path(wal_spool.coming(str(spool), name(6))).touch()
-        began = time.monotonic()
-        assert not wal_spool.take(name(6), str(target))
-        assert time.monotonic() - began < 60

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 
-from chrono_backups.recovery.wal_spool import FOLDER
+from chrono_backups.recovery.wal_spool import BOOT_FILE, FOLDER
 
 NOT_ARCHIVED = 10
 """The code that stands for a file that is not archived."""
@@ -27,6 +27,6 @@ def fetch_command(settings_file: str | None, storage: str | None) -> str:
         words += ["--storage", storage]
     words += ["--not-archived", str(NOT_ARCHIVED)]
     command = shlex.join(words).replace("%", "%%")
-    ahead = f"mv pg_wal/{FOLDER}/%f %p 2>/dev/null && exit 0"
+    ahead = f"{{ read -r b <{BOOT_FILE} && mv pg_wal/{FOLDER}/$b/%f %p; }} 2>/dev/null && exit 0"
     code = f"c=$?; test $c = {NOT_ARCHIVED} && exit 1; test $c = 1 && exit 126; exit $c"
     return f"{ahead}; {command} %f %p; {code}"
