@@ -56,7 +56,7 @@ class Served:
         self._home = home
         self._working = working
         # Code servers talk over sockets in the temporary directory, and a path of a socket has to be short.
-        self._temporary = tempfile.TemporaryDirectory(prefix="dagster-")
+        self._temporary = tempfile.TemporaryDirectory(prefix="dagster-", ignore_cleanup_errors=True)
         Path(self._temporary.name).chmod(0o711)  # a drill's server, which is not root, has its socket below
         self._environment = {**environment, "DAGSTER_HOME": str(home), "TMPDIR": self._temporary.name}
         self._port = port
