@@ -219,7 +219,7 @@ def test_a_server_can_shut_down_though_its_wal_is_not_stored(
         took = time.monotonic() - began
         storage.refusing = None
         server.start()
-        assert took < 30, "it was killed in the end"
+        assert took < 100, "it was killed in the end"
         end = write_wal(server, 0.1)
         receiving.wait_stored(end)
     assert_archived(storage, server, start, end)
