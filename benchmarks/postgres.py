@@ -200,6 +200,7 @@ def round_18(measured: Run, server: PostgresServer, number: int) -> None:
     run(peers.plain(base, "-X", "none"), measured.log)
     run(ours.command("backup", "--type", "incremental"), measured.log)  # both build on a backup of this moment
     server.transact(MANY)
+    server.execute("CHECKPOINT")  # or who comes first waits for it, and who comes second does not
     turns = [
         lambda: measured.measure(
             "incremental 18", "ours", ours.command("backup", "--type", "incremental"), ours.repository

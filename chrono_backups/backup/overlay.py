@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from chrono_backups.errors import SourceError
 from chrono_backups.repository.listing import Extent
@@ -12,28 +13,30 @@ from chrono_backups.sources.base import Changes, Stretches
 class _Cursor:
     """Goes through extents from start to end, by bytes of content."""
 
+    __slots__ = ("_current", "_extents", "_within", "at")
+
     def __init__(self, extents: Iterable[Extent]) -> None:
         self._extents = iter(extents)
         self._current: Extent | None = next(self._extents, None)
         self._within = 0
         self.at = 0
 
-    def take(self, length: int) -> Iterator[Extent]:
-        """The next ``length`` bytes, or what is left of them."""
-        while length and self._current is not None:
+    def move(self, length: int, found: list[Extent] | None) -> int:
+        """Add the next ``length`` bytes to ``found``, or pass over them; how many there were."""
+        left = length
+        while left and self._current is not None:
             chunk_id, offset, size = self._current
-            count = min(length, size - self._within)
-            if count:
-                yield Extent(chunk_id, offset + self._within if chunk_id is not None else 0, count)
-            self._within += count
-            self.at += count
-            length -= count
-            if self._within == size:
+            within = self._within
+            count = min(left, size - within)
+            if count and found is not None:
+                _append(found, chunk_id, 0 if chunk_id is None else offset + within, count)
+            left -= count
+            if within + count == size:
                 self._current, self._within = next(self._extents, None), 0
-
-    def skip(self, length: int) -> None:
-        for _ in self.take(length):
-            pass
+            else:
+                self._within = within + count
+        self.at += length - left
+        return length - left
 
 
 def lay_over(old: Iterable[Extent], changes: Changes, new: Sequence[Extent]) -> list[Extent]:
@@ -43,25 +46,16 @@ def lay_over(old: Iterable[Extent], changes: Changes, new: Sequence[Extent]) -> 
     """
     kept, changed = _Cursor(old), _Cursor(new)
     found: list[Extent] = []
-
-    def keep(end: int, at: int) -> None:
-        from_old = min(end, changes.kept)
-        if from_old > at:
-            kept.skip(at - kept.at)
-            for extent in kept.take(from_old - at):
-                _append(found, extent)
-                at += extent.length
-        if end > at:
-            _append(found, Extent(None, 0, end - at))
-
     at = 0
-    for first, count in _runs(changes.blocks):
-        start = first * changes.block_size
-        keep(start, at)
-        for extent in changed.take(count * changes.block_size):
-            _append(found, extent)
-        at = start + count * changes.block_size
-    keep(changes.size, at)
+    for first, count in chain(_runs(changes.blocks), ((None, 0),)):
+        start = changes.size if first is None else first * changes.block_size
+        from_old = min(start, changes.kept)
+        if from_old > at:
+            kept.move(at - kept.at, None)
+            at += kept.move(from_old - at, found)
+        if start > at:
+            _append(found, None, 0, start - at)
+        at = start + changed.move(count * changes.block_size, found)
     return found
 
 
@@ -71,25 +65,20 @@ def put_together(old: Iterable[Extent], stretches: Stretches, new: Sequence[Exte
     The work grows with the number of stretches and extents; ``old`` is gone through once.
     """
     kept, came = _Cursor(old), _Cursor(new)
-    last: Extent | None = None
+    found: list[Extent] = []
     for offset, length in stretches:
         cursor = came
         if offset >= 0:
             cursor = kept
             if offset < kept.at:
                 raise SourceError("the source named stretches of the earlier file that go back")
-            kept.skip(offset - kept.at)
-        found = 0
-        for extent in cursor.take(length):
-            found += extent.length
-            joined = _joined(last, extent)
-            if joined is None and last is not None:
-                yield last
-            last = joined or extent
-        if found != length:
+            kept.move(offset - kept.at, None)
+        if cursor.move(length, found) != length:
             raise SourceError("the source named a stretch that is not there")
-    if last is not None:
-        yield last
+        # All but the last are settled: what follows may go on right behind that one.
+        yield from found[:-1]
+        del found[:-1]
+    yield from found
 
 
 def _runs(blocks: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -106,19 +95,11 @@ def _runs(blocks: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield first, count
 
 
-def _append(found: list[Extent], extent: Extent) -> None:
+def _append(found: list[Extent], chunk_id: bytes | None, offset: int, length: int) -> None:
     """Add an extent, as part of the last one where it goes on right behind it."""
-    joined = _joined(found[-1], extent) if found else None
-    if joined is None:
-        found.append(extent)
-    else:
-        found[-1] = joined
-
-
-def _joined(last: Extent | None, extent: Extent) -> Extent | None:
-    """Both as one, where the second goes on right behind the first."""
-    if last is None or last.chunk_id != extent.chunk_id:
-        return None
-    if extent.chunk_id is not None and last.offset + last.length != extent.offset:
-        return None
-    return last._replace(length=last.length + extent.length)
+    if found:
+        last_id, last_offset, last_length = found[-1]
+        if last_id == chunk_id and (chunk_id is None or last_offset + last_length == offset):
+            found[-1] = Extent(chunk_id, last_offset, last_length + length)
+            return
+    found.append(Extent(chunk_id, offset, length))

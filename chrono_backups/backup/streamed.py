@@ -36,7 +36,7 @@ from chrono_backups.repository.listing import (
     encode_extents,
     order,
 )
-from chrono_backups.repository.listings import content_extents, read_listing
+from chrono_backups.repository.listings import content_extents, needed_chunks, read_listing
 from chrono_backups.repository.reader import ChunkReader
 from chrono_backups.repository.records import Effective, Snapshot, Statistics
 from chrono_backups.repository.writer import ChunkWriter
@@ -46,6 +46,9 @@ _CHANGES_CHUNK = 128 * 1024
 """Bytes of changed blocks in one chunk: enough to compress well, few enough that no pile of dead ones is kept."""
 _ENDLESS = 1 << 62
 _REPORT_EVERY = 1024 * 1024
+_ASKED_AT_ONCE = 65536
+"""Chunks that are looked up together: enough to be quick, few enough to be small."""
+_ROWS_AT_ONCE = 1024
 _NOTHING = StreamedEntry(b"", 0).read_into
 _MADE_DIRECTORY = stat.S_IFDIR | 0o700
 
@@ -91,12 +94,16 @@ class EarlierListing:
 
     def missing(self, writer: ChunkWriter) -> bytes | None:
         """A chunk that some content needs and the repository does not hold for certain; None: it holds them all."""
-        for directory in self._directories.values():
-            for segment, position in directory.values():
-                for extent in content_extents(self._reader, segment, position):
-                    if extent.chunk_id is not None and writer.find(extent.chunk_id) is None:
-                        return extent.chunk_id
-        return None
+        wanted: set[bytes] = set()
+        listed = {id(segment): segment for found in self._directories.values() for segment, _ in found.values()}
+        for segment in listed.values():
+            for needed in needed_chunks(self._reader, segment):
+                wanted |= needed
+                if len(wanted) >= _ASKED_AT_ONCE:
+                    if lacking := writer.lacking(wanted):
+                        return lacking[0]
+                    wanted.clear()
+        return next(iter(writer.lacking(wanted)), None)
 
 
 @dataclass(slots=True)
@@ -239,6 +246,9 @@ class StreamCapture:
         changes: Changes | None = taken.entry.changes
         if changes is not None:
             assert self._earlier is not None
+            if not changes.blocks and self._list_as_before(taken, self._earlier):
+                taken.entry = _listed(taken.entry)
+                return
             extents = lay_over(self._earlier.extents(taken.entry.path), changes, extents)
         if taken.entry.stretches is not None:
             assert self._earlier is not None
@@ -248,14 +258,31 @@ class StreamCapture:
             self._list_many(taken, extents)
         taken.entry = _listed(taken.entry)
 
+    @staticmethod
+    def _list_as_before(taken: _Taken, earlier: EarlierListing) -> bool:
+        """List a file in which nothing changed as the earlier snapshot does, extent rows and all; whether that can be.
+
+        ``EarlierListing.missing`` has seen that they are there.
+        """
+        changes, found = taken.entry.changes, earlier.find(taken.entry.path)
+        if changes is None or found is None:
+            return False
+        segment, position = found
+        if not changes.size == changes.kept == segment.size[position]:
+            return False
+        taken.content, taken.content_hash = segment.extents(position), segment.content_hash(position)
+        taken.indirect = segment.extras.get(position, NOTHING_EXTRA).indirect
+        return True
+
     def _list_many(self, taken: _Taken, extents: Iterable[Extent]) -> None:
         """Keep an entry's extents, which may be very many: they are gone through once."""
         rows = bytearray()
+        left = iter(extents)
 
         def noted() -> Iterator[Extent]:
-            for extent in extents:
-                rows.extend(encode_extents((extent,)))
-                yield extent
+            while some := list(islice(left, _ROWS_AT_ONCE)):
+                rows.extend(encode_extents(some))
+                yield from some
 
         coming = noted()
         direct = list(islice(coming, MAX_DIRECT_EXTENTS + 1))

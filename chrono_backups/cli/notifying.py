@@ -27,11 +27,9 @@ def tell(context: Context, error: BaseException | None = None) -> None:
     if undertaken is None or isinstance(error, UsageError | SettingsError):
         return
     try:
-        alerts = context.alerts
-        url = context.settings.notifications.heartbeat_url
-        if not alerts.enabled and url is None:
-            return
-        _tell(context, alerts, undertaken, error)
+        settings = context.settings.notifications
+        if settings.channels or settings.heartbeat_url is not None:
+            _tell(context, context.alerts, undertaken, error)
     except KeyboardInterrupt:
         context.output.warning("stopped while notifications were sent; what was not sent is kept")
     except Exception as fault:

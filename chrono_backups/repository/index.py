@@ -95,6 +95,23 @@ class IndexTable:
                 yield self._location(row)
             row += 1
 
+    def lacking(self, wanted: Iterable[tuple[int, bytes]], without: Set[bytes]) -> list[tuple[int, bytes]]:
+        """Those of ``wanted``, pairs of ``_sort_key`` and id in order, that this table has not, or only ``without``."""
+        distrusted = {number for number, pack in enumerate(self.packs) if pack.digest in without}
+        keys, ids, pack = self._keys, self._ids, self._pack
+        end = len(keys)
+        row = 0
+        found: list[tuple[int, bytes]] = []
+        for one in wanted:
+            row = at = bisect_left(keys, one[0], row)
+            while at < end and keys[at] == one[0]:
+                if ids[at * 32 : at * 32 + 32] == one[1] and pack[at] not in distrusted:
+                    break
+                at += 1
+            else:
+                found.append(one)
+        return found
+
     def _location(self, row: int) -> Location:
         return Location(self.packs[self._pack[row]], self._offset[row], self._sealed[row], self._size[row])
 
@@ -160,6 +177,15 @@ class Index:
             if place.pack.digest not in without:
                 return place
         return None
+
+    def lacking(self, chunk_ids: Iterable[bytes], without: Set[bytes] = frozenset()) -> list[bytes]:
+        """Those that are nowhere but in packs of ``without``. For many at once: each table is gone through in order."""
+        wanted = sorted((_sort_key(chunk_id), chunk_id) for chunk_id in chunk_ids)
+        for table in self._tables:
+            if not wanted:
+                break
+            wanted = table.lacking(wanted, without)
+        return [chunk_id for _, chunk_id in wanted]
 
     def find_all(self, chunk_id: bytes) -> Iterator[Location]:
         """All places of the chunk: it is in two packs after a race of two writers, or where one pack was lost."""

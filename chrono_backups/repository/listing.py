@@ -30,6 +30,7 @@ NO_HASH = bytes(HASH_SIZE)
 MAX_DIRECT_EXTENTS = 256
 _COUNTS = struct.Struct("<IIIIIIII")
 _EXTENT = struct.Struct("<32sIQ")
+_NO_CHUNK = bytes(32)
 
 
 def order(path: bytes) -> bytes:
@@ -284,12 +285,19 @@ def segments(chunk: memoryview, key: str = "listing") -> Iterator[Segment]:
 
 def encode_extents(extents: Iterable[Extent]) -> bytes:
     """Extent rows as a stream: ``chunk id 32 (zeros for a hole) | offset u32 | length u64`` each."""
-    return b"".join(_EXTENT.pack(one.chunk_id or bytes(32), one.offset, one.length) for one in extents)
+    pack = _EXTENT.pack
+    return b"".join([pack(chunk_id or _NO_CHUNK, offset, length) for chunk_id, offset, length in extents])
 
 
 def decode_extents(rows: bytes | bytearray | memoryview) -> list[Extent]:
     """The reverse of ``encode_extents``."""
     return [
-        Extent(None if chunk_id == bytes(32) else chunk_id, offset, length)
+        Extent(None if chunk_id == _NO_CHUNK else chunk_id, offset, length)
         for chunk_id, offset, length in _EXTENT.iter_unpack(rows)
     ]
+
+
+def named_chunks(rows: bytes | bytearray | memoryview) -> set[bytes]:
+    """The ids of all chunks that extent rows name. Quicker than to decode them."""
+    view = memoryview(rows)
+    return {bytes(view[at : at + 32]) for at in range(0, len(view), _EXTENT.size)} - {_NO_CHUNK}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from zlib import crc32
 
 from chrono_backups.errors import Damaged
-from chrono_backups.repository.listing import Extent, Segment, decode_extents, order, segments
+from chrono_backups.repository.listing import Extent, Segment, decode_extents, named_chunks, order, segments
 from chrono_backups.repository.reader import ChunkReader
 from chrono_backups.repository.records import ListingChunk
 from chrono_backups.repository.writer import ChunkWriter, Ticket
@@ -91,6 +91,20 @@ def content_extents(reader: ChunkReader, segment: Segment, position: int) -> Ite
         if isinstance(rows, Damaged):
             raise rows
         yield from decode_extents(rows)
+
+
+def needed_chunks(reader: ChunkReader, segment: Segment) -> Iterator[set[bytes]]:
+    """The ids of all chunks that a segment's entries need, those that hold extent rows among them, in several sets.
+
+    Raises ``Damaged``.
+    """
+    yield set(segment.chunk_ids())
+    indirect = [position for position, extra in segment.extras.items() if extra.indirect]
+    stored = (one.chunk_id for position in indirect for one in segment.extents(position))
+    for rows in reader.stream(chunk_id for chunk_id in stored if chunk_id is not None):
+        if isinstance(rows, Damaged):
+            raise rows
+        yield named_chunks(rows)
 
 
 class ListingCursor:

@@ -8,7 +8,7 @@ uploaders. Everything is bounded: when slots or pack buffers are all in use, the
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from mmap import mmap
@@ -160,6 +160,10 @@ class ChunkWriter:
     def find(self, chunk_id: bytes) -> Location | None:
         """Where the repository holds the chunk, in a pack that may be relied on."""
         return self._index.find(chunk_id, self._distrusted)
+
+    def lacking(self, chunk_ids: Iterable[bytes]) -> list[bytes]:
+        """Those of many chunks that ``find`` would not find."""
+        return self._index.lacking(chunk_ids, self._distrusted)
 
     def slot(self) -> bytearray:
         """A buffer of ``SLOT_SIZE`` bytes to fill; waits until one is free. Raises what a thread met."""

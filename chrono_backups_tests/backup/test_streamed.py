@@ -11,9 +11,13 @@ from typing import Any, Literal
 
 import pytest
 
+from chrono_backups.backup.streamed import EarlierListing
 from chrono_backups.errors import ChronoBackupsError, SourceError
 from chrono_backups.events import Finding, Listener
 from chrono_backups.identifiers import SourceName
+from chrono_backups.repository.listing import MAX_DIRECT_EXTENTS, NOTHING_EXTRA, Extent
+from chrono_backups.repository.listings import read_listing
+from chrono_backups.repository.repository import Repository
 from chrono_backups.sources.base import Changes, Earlier, StreamedEntry
 from chrono_backups.storage.faulty import FailFrom, FaultyStorage
 from chrono_backups.storage.memory import MemoryStorage
@@ -184,6 +188,55 @@ def test_an_incremental_stores_little_more_than_what_changed() -> None:
     assert second.bytes_total == first.bytes_total
     assert second.bytes_read < 101 * BLOCK + 100
     assert 100 * BLOCK <= second.bytes_stored < 103 * BLOCK
+
+
+def test_a_file_in_which_nothing_changed_is_listed_as_before() -> None:
+    """Also a large one, whose extents are rows in chunks of their own: those are not written again."""
+    repository = new_repository()
+    many = noise(1, 65536 * (MAX_DIRECT_EXTENTS + 10))
+    database = Database(files={b"few.rel": noise(2, 65536 * 9), b"many.rel": many, b"small": noise(3, BLOCK)})
+    take(repository, "full", database)
+    first = listed(repository, "full")
+    database.files[b"few.rel"] = noise(4, BLOCK) + database.files[b"few.rel"][BLOCK:]
+    take(repository, "incremental", database)
+    second = listed(repository, "incremental")
+    assert first[b"many.rel"] == second[b"many.rel"] and first[b"small"] == second[b"small"]
+    assert first[b"few.rel"] != second[b"few.rel"]
+    assert first[b"many.rel"][2] and not first[b"small"][2]
+    database.files[b"many.rel"] = many[:-BLOCK]  # nothing came, and yet it is another file
+    manifest = take(repository, "incremental", database)
+    found = contents(in_repository(repository, snapshot_of(repository, manifest, "postgres")))
+    assert found[b"many.rel"] == many[:-BLOCK] and found[b"few.rel"] == database.files[b"few.rel"]
+
+
+def listed(repository: Repository, effective: Effective) -> dict[bytes, tuple[list[Extent], bytes, bool]]:
+    """Of each file of the newest snapshot: the extents that its listing names, hash, and whether those are rows."""
+    manifest = repository.readable_backups("")[0][0]
+    snapshot = snapshot_of(repository, manifest, "postgres")
+    assert snapshot.effective == effective
+    return {
+        name: (segment.extents(i), segment.content_hash(i), segment.extras.get(i, NOTHING_EXTRA).indirect)
+        for segment in read_listing(repository.reader, snapshot.listing)
+        for i, name in enumerate(segment.names)
+    }
+
+
+def test_an_earlier_snapshot_whose_extent_rows_are_lost_is_not_built_on() -> None:
+    storage = MemoryStorage()
+    repository = new_repository(storage)
+    many = noise(1, 65536 * (MAX_DIRECT_EXTENTS + 10))
+    database = Database(files={b"many.rel": many})
+    take(repository, "full", database)
+    rows = listed(repository, "full")[b"many.rel"][0]
+    listing = EarlierListing(
+        repository.reader, snapshot_of(repository, repository.readable_backups("")[0][0], "postgres")
+    )
+
+    class Writer:
+        def lacking(self, chunk_ids: set[bytes]) -> list[bytes]:
+            return [one for one in chunk_ids if one == rows[0].chunk_id]
+
+    assert listing.missing(Writer()) == rows[0].chunk_id  # type: ignore[arg-type]
 
 
 def test_what_comes_unasked_becomes_a_full_one_with_its_reason() -> None:

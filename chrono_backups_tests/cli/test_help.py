@@ -60,6 +60,21 @@ def test_help_loads_next_to_nothing() -> None:
     }  # fmt: skip
 
 
+_ENDS = """
+import atexit, sys, threading, time
+from chrono_backups import __main__ as front
+atexit.register(lambda: print("registered", flush=True))
+threading.Thread(target=lambda: (time.sleep(0.2), print("a thread's last word"))).start()
+front.main = lambda: print("unflushed", end=" ") or 4
+front.program()
+"""
+
+
+def test_the_process_ends_with_all_that_was_due_done() -> None:
+    ran = subprocess.run([sys.executable, "-c", _ENDS], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (4, "unflushed a thread's last word\nregistered\n", "")
+
+
 def test_help_takes_no_time() -> None:
     """150 ms were asked for. Processor time, and the best of a few: other tests run beside."""
     spent = []

@@ -59,6 +59,9 @@ def test_it_answers_like_a_dictionary(tables: list[list[list[int]]], distrusted:
         trusted = {place for place in places if place.pack.digest not in without}
         found = index.find(identity(number), without)
         assert (found in trusted) if trusted else (found is None)
+    everyone = {identity(number) for number in range(61)}
+    assert set(index.lacking(everyone)) == everyone - set(model)
+    assert set(index.lacking(everyone, without)) == {one for one in everyone if index.find(one, without) is None}
     listed: Model = defaultdict(set)
     for chunk_id, place in index.chunks():
         listed[chunk_id].add(place)
@@ -109,6 +112,10 @@ def test_ids_that_agree_in_their_first_bytes_are_told_apart() -> None:
     assert list(table.find(b"\x01" * 8 + b"x" * 24)) == []
     assert list(table.find(bytes(32))) == []
     assert list(table.find(b"\xff" * 32)) == []
+    index = Index()
+    index.add(table)
+    strangers = [bytes(32), b"\x01" * 8 + b"x" * 24, b"\xff" * 32]
+    assert sorted(index.lacking([*alike, *strangers])) == sorted(strangers)
 
 
 def test_an_empty_table() -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from chrono_backups.errors import SourceRefused
 from chrono_backups.events import Finding, Listener
-from chrono_backups.sources.postgres.connection import sql
+from chrono_backups.sources.postgres.connection import sql, translated
 from chrono_backups.sources.postgres.names import role
 from chrono_backups.sources.settings import PostgresSettings
 
@@ -73,6 +73,7 @@ _FILES: Mapping[str, str] = {
 
 def server_settings(settings: PostgresSettings, listener: Listener) -> Mapping[str, bytes]:
     """Name of a file, as above → its content. Raises ``SourceError`` where the server does not answer."""
+    unseen, grants = [], []
     with sql(settings) as connection:
         may_read = _may(connection, "has_table_privilege('pg_catalog.pg_authid', 'SELECT')")
         password = "(SELECT rolpassword FROM pg_authid a WHERE a.oid = r.oid)" if may_read else "NULL"
@@ -89,21 +90,21 @@ def server_settings(settings: PostgresSettings, listener: Listener) -> Mapping[s
                 {"databases": _rows(connection, _DATABASES), "tablespaces": _rows(connection, _TABLESPACES)}
             ),
         }
-    unseen, grants = [], []
-    try:
-        with sql(settings) as connection:
-            found["hba.json"] = _json(_rows(connection, _HBA))
-    except SourceRefused:
-        unseen.append("the rules of pg_hba.conf")
-        grants += ["SELECT ON pg_hba_file_rules", "EXECUTE ON FUNCTION pg_hba_file_rules"]
-    try:
-        for name, place in _FILES.items():
-            with sql(settings) as connection:
-                row = connection.execute(f"SELECT pg_read_binary_file({place})").fetchone()
-                found[name] = bytes(row[0]) if row is not None else b""
-    except SourceRefused:
-        unseen.append("the files themselves")
-        grants += ["pg_read_server_files, pg_read_all_settings", "EXECUTE ON FUNCTION pg_read_binary_file(text)"]
+        # A refusal leaves the connection as it was: every statement is a transaction of its own.
+        try:
+            with translated(settings):
+                found["hba.json"] = _json(_rows(connection, _HBA))
+        except SourceRefused:
+            unseen.append("the rules of pg_hba.conf")
+            grants += ["SELECT ON pg_hba_file_rules", "EXECUTE ON FUNCTION pg_hba_file_rules"]
+        try:
+            with translated(settings):
+                for name, place in _FILES.items():
+                    row = connection.execute(f"SELECT pg_read_binary_file({place})").fetchone()
+                    found[name] = bytes(row[0]) if row is not None else b""
+        except SourceRefused:
+            unseen.append("the files themselves")
+            grants += ["pg_read_server_files, pg_read_all_settings", "EXECUTE ON FUNCTION pg_read_binary_file(text)"]
     if unseen:
         message = f"of the server's configuration the backup role may not read {' and '.join(unseen)}"
         statements = " ".join(f"GRANT {grant} TO {role(settings)};" for grant in grants)

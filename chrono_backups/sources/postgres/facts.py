@@ -120,6 +120,7 @@ class Sampler:
         self._connect: Connect = lambda database: sql(settings, database)
         self._settings = settings
         self._listener = listener
+        self._chosen: list[_Table] = []
         self._before: dict[_Table, _Read] = {}
         self._left_out = 0
         self._databases: dict[str, dict[str, Any]] = {}
@@ -128,29 +129,35 @@ class Sampler:
     def before(self) -> None:
         """Choose the tables, and read them."""
         until = time.monotonic() + _SECONDS
+        configured = self._settings.db or "postgres"
+        names: list[str] = []
         try:
             with sql(self._settings) as connection:
                 names = _database_names(connection)
+                if configured in names:
+                    self._look(connection, configured)
         except SourceError as error:
             self._tell(error)
-            return
-        chosen: list[_Table] = []
         for name in names:
-            try:
-                with self._connect(name) as connection:
-                    counted, moment = _counted(connection, name)
-                    tables = _choose(connection, name) if len(chosen) < _TABLES_MOST else []
-            except SourceError as error:
-                self._tell(error)
-                continue
-            self._databases[name] = counted
-            self._began = self._began or moment
-            chosen += tables
-        for table, read in _readings(self._connect, chosen, until):
+            if name != configured:
+                try:
+                    with self._connect(name) as connection:
+                        self._look(connection, name)
+                except SourceError as error:
+                    self._tell(error)
+        for table, read in _readings(self._connect, self._chosen, until):
             if read is None:
                 self._left_out += 1
             else:
                 self._before[table] = read
+
+    def _look(self, connection: psycopg.Connection[Any], name: str) -> None:
+        """Count one database's relations, and choose tables."""
+        counted, moment = _counted(connection, name)
+        tables = _choose(connection, name) if len(self._chosen) < _TABLES_MOST else []
+        self._databases[name] = counted
+        self._began = self._began or moment
+        self._chosen += tables
 
     def after(self) -> dict[str, Any]:
         """Read again. ``databases`` and ``sample``, as above; ``sample`` is null where nothing could be read."""
