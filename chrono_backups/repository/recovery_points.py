@@ -177,12 +177,15 @@ class Archived:
     def way(self, base: Base, lineage: Lineage) -> Way:
         """How far the stored WAL goes behind a base backup."""
         size, position = base.segment_size, base.end
+        runs = self.contents.runs(size)
         number = position // size
         while True:
-            name = lineage.segment(number).name(size).lower()
-            if name not in self.contents.segments:
+            timeline, end = lineage.stretch(number)
+            last = runs.last(timeline, number)
+            if last is None:
+                name = Segment(timeline, number).name(size).lower()
                 return Way(base, lineage, max(position, number * size + self.contents.reach(name)))
-            number += 1
+            number = last + 1 if end is None else min(last + 1, end)
             position = number * size
 
     def ways(self, base: Base) -> list[Way]:
@@ -207,11 +210,18 @@ class Archived:
     def stored_behind(self, way: Way) -> int | None:
         """The number of the next segment behind a hole at the end of the way; None where nothing comes any more."""
         size = way.base.segment_size
-        numbers = (Segment.parse(name, size) for name in (*self.contents.segments, *self.contents.pieces))
-        behind = [
-            one.number for one in numbers if one == way.lineage.segment(one.number) and one.number * size > way.end
-        ]
-        return min(behind, default=None)
+        stored = (self.contents.runs(size), self.contents.begun(size))
+        for one in stored:
+            one.check()
+        number = way.end // size + 1
+        while True:
+            timeline, end = way.lineage.stretch(number)
+            behind = [found for one in stored if (found := one.first_from(timeline, number)) is not None]
+            if behind and (end is None or min(behind) < end):
+                return min(behind)
+            if end is None:
+                return None
+            number = end
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from chrono_backups.repository.wal_names import (
     piece_name,
 )
 from chrono_backups.repository.wal_pages import segment_header
+from chrono_backups.repository.wal_runs import Runs
 from chrono_backups.storage.fallback import copies
 
 MOMENT_SIZE = 8
@@ -77,6 +78,8 @@ class Contents:
     histories: tuple[int, ...] = ()
     sizes: dict[str, int] = field(default_factory=dict, repr=False)
     """Stored bytes by object's name, without the system."""
+    _runs: dict[int, tuple[Runs, Runs]] = field(default_factory=dict, repr=False, compare=False)
+    """By size of a segment: of whole ones, and of those that there are pieces of."""
 
     @classmethod
     def of(cls, sizes: dict[str, int]) -> Contents:
@@ -92,6 +95,20 @@ class Contents:
                 pieces.setdefault(piece.segment, []).append(piece)
         ordered = {segment: tuple(sorted(found)) for segment, found in sorted(pieces.items())}
         return cls(frozenset(segments), ordered, tuple(sorted(histories)), sizes)
+
+    def runs(self, size: int) -> Runs:
+        """Whole segments by number, where segments have that size."""
+        return self._numbered(size)[0]
+
+    def begun(self, size: int) -> Runs:
+        """As ``runs``, of segments that there are pieces of."""
+        return self._numbered(size)[1]
+
+    def _numbered(self, size: int) -> tuple[Runs, Runs]:
+        found = self._runs.get(size)
+        if found is None:
+            found = self._runs[size] = Runs(self.segments, size), Runs(self.pieces, size)
+        return found
 
     def reach(self, segment: str) -> int:
         """How many bytes from its start are stored in pieces of that segment, without a hole."""

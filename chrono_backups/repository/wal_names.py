@@ -143,10 +143,15 @@ class Lineage:
 
     def segment(self, number: int) -> Segment:
         """The segment of that number on the way to this timeline: the one where a timeline begins is its own."""
+        return Segment(self.stretch(number)[0], number)
+
+    def stretch(self, number: int) -> tuple[int, int | None]:
+        """The timeline of the segment of that number, and from which number on it is another; None where never."""
         for one in self.ancestors:
-            if number < one.position // self.segment_size:
-                return Segment(one.timeline, number)
-        return Segment(self.timeline, number)
+            end = one.position // self.segment_size
+            if number < end:
+                return one.timeline, end
+        return self.timeline, None
 
     def left_at(self, timeline: int) -> int | None:
         """Where it left that timeline; None where it never was on it, or is."""
