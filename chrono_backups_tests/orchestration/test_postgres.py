@@ -20,7 +20,7 @@ from chrono_backups.recovery.synthetic import find_point
 from chrono_backups.repository.evidence import Evidence, evidence, put_evidence
 from chrono_backups.repository.wal_archive import WalArchive
 from chrono_backups_tests.orchestration.database import DatabaseSite, database_site
-from chrono_backups_tests.orchestration.site import checks, facts, failures
+from chrono_backups_tests.orchestration.site import checks, facts, failures, wait_for_a_whole_day
 
 DRILL = dg.AssetKey("drill")
 DATABASE = dg.AssetKey("postgres_database")
@@ -32,6 +32,7 @@ def site() -> Iterator[DatabaseSite]:
     """A full backup, taken by Dagster; WAL up to a moment after it."""
     with database_site() as made:
         made.receive()
+        wait_for_a_whole_day()
         result = made.backup("full")
         assert result.success, failures(result)
         made.server.transact(200)
