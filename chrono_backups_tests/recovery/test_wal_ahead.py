@@ -124,8 +124,8 @@ class TestReadAhead:
         put_part(archive, 30, 9000)
         assert helper.ask(name(5), target) == wal_question.FOUND
         assert target.read_bytes() == segment_content(5)
-        until(lambda: (spool / name(6)).exists())
         for number in range(6, 30):
+            until((spool / name(number)).exists)
             assert wal_spool.take(name(number), str(target))
             assert target.read_bytes() == segment_content(number)
             # No more than a few are ever there.
