@@ -52,7 +52,10 @@ def _served(words: Sequence[str]) -> int | None:
     """The exit code, where a helper that has been started already gives what is asked for: replay waits for this."""
     from chrono_backups.recovery.wal_question import served  # noqa: PLC0415 - for this verb only
 
-    return served(words)
+    try:
+        return served(words)
+    except Exception:  # by Python's exit code, 1, the server would take this for the end of its log
+        return None
 
 
 def _version() -> str:

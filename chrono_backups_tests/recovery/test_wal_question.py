@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -205,6 +206,18 @@ def test_a_helper_that_is_killed_while_it_is_asked(cluster: Cluster, monkeypatch
     assert cluster.served(name(9)) == 0
     assert cluster.helper != helper
     assert not list(cluster.spool.glob(f"{wal_question.FOUND}*"))
+
+
+def test_trouble_with_the_spool_is_no_end_of_the_log(cluster: Cluster) -> None:
+    cluster.spool.mkdir(parents=True)
+    lock = cluster.spool / wal_spool.LOCK
+    lock.write_text("no number")
+    with lock.open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        words = ("wal-fetch", name(9), "pg_wal/RECOVERYXLOG")
+        cluster.run(*words)
+        cluster.repository.rename(cluster.root / "away")
+        cluster.run(*words, code=126)
 
 
 def test_each_answer_is_recorded_where_that_is_wanted(cluster: Cluster, tmp_path: Path) -> None:
