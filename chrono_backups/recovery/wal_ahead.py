@@ -157,6 +157,8 @@ class ReadAhead:
                 while not self._at_end and len(now) + len(self._under_way) < self._most:
                     self._submit(threads)
                 self._clock.sleep(_TICK)
+        except FileNotFoundError:  # somebody is removing the folder: nobody asks any more
+            pass
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
             self._spool.close()

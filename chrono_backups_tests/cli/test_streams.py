@@ -100,14 +100,18 @@ from chrono_backups.cli.interruption import stoppable, time_limit
 from chrono_backups.cli.terminal.output import Output
 interruption._PATIENCE_SECONDS = {at_once}
 output = Output(json=True, quiet=False)
+def last(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:  # a signal that comes right before one long sleep would not end it
+        time.sleep(0.02)
 def work():
     try:
         print("working", file=sys.stderr, flush=True)
         with time_limit({limit}):
-            time.sleep(600)
+            last(600)
     finally:
         print("cleaning up", file=sys.stderr, flush=True)
-        time.sleep({cleaning})
+        last({cleaning})
         print("clean", file=sys.stderr, flush=True)
 with stoppable():
     try:

@@ -227,10 +227,14 @@ class Oracle:
                 self._work(primary, receiver, 1, seconds / 2)
                 standby = _standby(primary, self.home / "b")
                 try:
+                    # What the standby has of the log begins with itself: what comes before is to be archived.
+                    known = primary.value("SELECT pg_current_wal_flush_lsn()::text")
+                    _wait(lambda: primary.value(f"SELECT restart_lsn >= '{known}' FROM pg_replication_slots"))
+                    receiver.kill()
+                    primary.transact(50)
                     standby.start()
                     end = primary.value("SELECT pg_current_wal_flush_lsn()::text")
                     _wait(lambda: _replayed(standby, end))
-                    receiver.kill()
                     primary.stop(signal.SIGQUIT)
                     standby.promote()
                     receiver.start(standby)
