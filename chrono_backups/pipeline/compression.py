@@ -5,8 +5,10 @@ A compressor belongs to one thread. What does not shrink is stored as it is, so 
 
 from __future__ import annotations
 
+import struct
 import zlib
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, cast
 
 import zstandard
 
@@ -77,3 +79,31 @@ class Decompressor:
         if len(content) != size:
             raise NotDecodable(f"{len(content)} bytes where {size} were recorded")
         return content
+
+    def decompress_all(self, frames: Sequence[tuple[int, memoryview, int]]) -> list[bytes | memoryview | NotDecodable]:
+        """The same of many, each ``(codec, data, size)``; in the place of one that does not decode, why not.
+
+        Frames of zstd are decoded by one call. Each call gives the interpreter away, and while another thread is busy
+        it comes back only some milliseconds later: a hundred times what decoding 64 KiB takes.
+        """
+        together = [number for number, (codec, _, size) in enumerate(frames) if codec == ZSTD and size]
+        decoded = self._decode([frames[number] for number in together]) if len(together) > 1 else None
+        contents: dict[int, bytes | memoryview | NotDecodable] = {}
+        if decoded is not None:
+            contents.update(zip(together, decoded, strict=True))
+        for number, frame in enumerate(frames):
+            if number not in contents:
+                try:
+                    contents[number] = self.decompress(*frame)
+                except NotDecodable as error:
+                    contents[number] = error
+        return [contents[number] for number in range(len(frames))]
+
+    def _decode(self, frames: Sequence[tuple[int, memoryview, int]]) -> list[memoryview] | None:
+        """What frames of zstd hold, or None where one is not what was recorded, or the library can't."""
+        sizes = struct.pack(f"={len(frames)}Q", *(size for _, _, size in frames))
+        try:
+            found = self._zstd.multi_decompress_to_buffer([data for _, data, _ in frames], sizes, 1)
+        except (AttributeError, zstandard.ZstdError):  # the library's own implementation in Python has no such method
+            return None
+        return [memoryview(cast("bytes", found[number])) for number in range(len(frames))]

@@ -28,7 +28,7 @@ from chrono_backups.recovery.plan import STAGING, RestorePlan, RestoreSource, re
 from chrono_backups.recovery.tree import AS_LISTED, FATAL, Entry, Placing, Tree
 from chrono_backups.repository.listing import Extent, Segment
 from chrono_backups.repository.listings import content_extents, read_listing
-from chrono_backups.repository.reader import Content
+from chrono_backups.repository.opening import Content
 from chrono_backups.repository.repository import Repository
 from chrono_backups.sources.patterns import Selection
 
@@ -155,13 +155,13 @@ def sync_file_system(path: bytes) -> None:
 
 
 class _Flusher:
-    """Has what is written put on the disk while more is being written, so that the end need not wait for all."""
+    """Has what lies in the page cache put on the disk while more is written, so that the end need not wait for all."""
 
     def __init__(self, path: bytes) -> None:
         self._path = path
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="flush")
         self._under_way: Future[None] | None = None
-        self._from = 0
+        self._waiting = 0
 
     def __enter__(self) -> _Flusher:
         return self
@@ -169,10 +169,11 @@ class _Flusher:
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def written(self, total: int) -> None:
-        """So many bytes have been written in all."""
-        if total - self._from >= _FLUSH_EVERY and (self._under_way is None or self._under_way.done()):
-            self._from = total
+    def written(self, size: int) -> None:
+        """So many more bytes are in the page cache."""
+        self._waiting += size
+        if self._waiting >= _FLUSH_EVERY and (self._under_way is None or self._under_way.done()):
+            self._waiting = 0
             self._under_way = self._threads.submit(sync_file_system, self._path)
 
 
@@ -222,13 +223,14 @@ class _Restorer:
         arrangement = self._arrangements.get(source.source)
         placing = AS_LISTED if arrangement is None else arrangement.placing
         tree = Tree(root, in_place=in_place, find=self.find, sync=sync_file_system, placing=placing)
-        damaged = self._report.damaged
+        damaged, cached = self._report.damaged, 0
         try:
             while contents.advance() or queue:
                 while queue:
                     self._carry_out(queue.popleft(), contents, tree, source)
                 if flusher is not None:
-                    flusher.written(self._report.bytes)
+                    flusher.written(tree.cached - cached)
+                    cached = tree.cached
             tree.finish()
         finally:
             tree.close()

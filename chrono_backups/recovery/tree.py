@@ -5,21 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from chrono_backups.events import Finding
 from chrono_backups.recovery.browse import join
+from chrono_backups.recovery.content_writer import ContentWriter, Pieces
 from chrono_backups.recovery.plan import IN_PLACE_BATCH, STAGING
 from chrono_backups.repository.listing import NOTHING_EXTRA, Extra, Segment
 from chrono_backups.sources.patterns import Selection
 
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 """After these there is no point in going on with other entries."""
-_WRITE_TARGET = 1024 * 1024
-_WRITE_PIECES = 256
-"""Pieces that are written together, by size and by number: the system takes at most 1,024."""
 _BATCH_FILES = 2000
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -79,9 +77,6 @@ class _Folder:
     made: bool = False
 
 
-Pieces = Iterator[tuple[int, memoryview]]
-
-
 @dataclass(frozen=True)
 class Placing:
     """How a tree's entries come to lie otherwise than the listing says."""
@@ -124,6 +119,7 @@ class Tree:
         self._serial = 0
         self._run = os.urandom(4).hex().encode()
         self._told: set[str] = set()
+        self._writer = ContentWriter()
 
     def restore(self, entry: Entry, pieces: Pieces, sound: Callable[[], bool]) -> int | None:
         """Write one entry; a regular file's size, or None for what is no file or could not be written.
@@ -150,6 +146,11 @@ class Tree:
             for _ in pieces:
                 pass
         return None
+
+    @property
+    def cached(self) -> int:
+        """Bytes written so far that are left to the page cache."""
+        return self._writer.cached
 
     # Directories. `_folders` has those that are open or still to come, the next on top.
 
@@ -224,6 +225,7 @@ class Tree:
 
     def close(self) -> None:
         """Let go, finished or not; files beside those they were to replace are removed."""
+        self._writer.close()
         self._close_current()
         for temporary in self._batch.values():
             with suppress(OSError):
@@ -241,7 +243,7 @@ class Tree:
         name = self._temporary() if self._in_place else entry.name
         descriptor = os.open(name, _NEW, 0o600, dir_fd=self._descriptor)
         try:
-            end = _write_all(descriptor, pieces)
+            end = self._writer.write(descriptor, pieces, entry.size)
             if sound():
                 if end < entry.size:
                     os.ftruncate(descriptor, entry.size)
@@ -337,33 +339,3 @@ class Tree:
             self._told.add(code)
             name = code if code == "owners-not-restored" else "xattr-not-restored"
             self._find(Finding(name, "warning", entry.shown, f"{message} (told once)", hint))
-
-
-def _write_all(descriptor: int, pieces: Pieces) -> int:
-    """Write pieces that come in the order of their offsets; the end of the last one.
-
-    Pieces that follow one another go together: a database's pages come by the ten thousand.
-    """
-    gathered: list[memoryview] = []
-    start = end = 0
-    for offset, content in pieces:
-        if gathered and (offset != end or end - start >= _WRITE_TARGET or len(gathered) >= _WRITE_PIECES):
-            _write(descriptor, gathered, start)
-            gathered = []
-        if not gathered:
-            start = offset
-        gathered.append(content)
-        end = offset + len(content)
-    _write(descriptor, gathered, start)
-    return end
-
-
-def _write(descriptor: int, contents: list[memoryview], offset: int) -> None:
-    """Write all of them, one behind another."""
-    while contents:
-        done = os.pwritev(descriptor, contents, offset)
-        offset += done
-        while contents and done >= len(contents[0]):
-            done -= len(contents.pop(0))
-        if done:
-            contents[0] = contents[0][done:]

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from threading import local
 
 from chrono_backups.errors import Damaged, ObjectMissing, StorageError
-from chrono_backups.pipeline.compression import Decompressor, NotDecodable
-from chrono_backups.pipeline.encryption import HEADER_SIZE, KINDS, MAGIC, VERSION, Keys, NotAuthentic
+from chrono_backups.pipeline.encryption import Keys
 from chrono_backups.repository.format import object_key
 from chrono_backups.repository.index import Index, Location
+from chrono_backups.repository.opening import Content, Opening, Wanted
 from chrono_backups.storage.base import Storage
 from chrono_backups.storage.fallback import copies
 
@@ -29,15 +28,6 @@ _KEPT = 16 * 1024 * 1024
 """Content bytes of chunks kept behind the reader: small files of neighbouring directories share chunks."""
 _WINDOW_MOST = 16384
 """Chunks in order ahead of the reader, however small or often the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    chunk_id: bytes
-    place: Location
-
-
-Content = bytes | memoryview | Damaged
 
 
 class ChunkReader:
@@ -66,7 +56,7 @@ class ChunkReader:
 
     def read(self, chunk_id: bytes) -> bytes | memoryview:
         """The content of one chunk. Raises ``Damaged``."""
-        content = self._fetch([_Wanted(chunk_id, self.locate(chunk_id))])[0]
+        content = self._fetch([Wanted(chunk_id, self.locate(chunk_id))])[0]
         if isinstance(content, Damaged):
             raise content
         return content
@@ -79,13 +69,13 @@ class ChunkReader:
         """
         return _ReadAhead(self, chunk_ids).contents()
 
-    def submit(self, wanted: Sequence[_Wanted]) -> Future[list[Content]]:
+    def submit(self, wanted: Sequence[Wanted]) -> Future[list[Content]]:
         """Have a stretch of a pack fetched by one request: its chunks ``wanted``, in the order of their offsets."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_WORKERS, thread_name_prefix="open")
         return self._threads.submit(self._fetch, wanted)
 
-    def _fetch(self, wanted: Sequence[_Wanted]) -> list[Content]:
+    def _fetch(self, wanted: Sequence[Wanted]) -> list[Content]:
         first, last = wanted[0].place, wanted[-1].place
         pack = first.pack
         key = object_key("pack", pack.name)
@@ -97,19 +87,20 @@ class ChunkReader:
                 return [content for one in wanted for content in self._fetch([one])]
             return [self._elsewhere(wanted[0], damage)]
         view = memoryview(stored)
-        contents: list[Content] = []
-        for one in wanted:
-            content = self._open(one, view[one.place.offset - first.offset :][: one.place.sealed_size])
-            contents.append(self._elsewhere(one, content) if isinstance(content, Damaged) else content)
-        return contents
+        starts = [one.place.offset - first.offset for one in wanted]
+        sealed = [view[at : at + one.place.sealed_size] for at, one in zip(starts, wanted, strict=True)]
+        return [
+            self._elsewhere(one, content) if isinstance(content, Damaged) else content
+            for one, content in zip(wanted, self._opening().open(wanted, sealed), strict=True)
+        ]
 
-    def _elsewhere(self, wanted: _Wanted, damage: Damaged) -> Content:
+    def _elsewhere(self, wanted: Wanted, damage: Damaged) -> Content:
         """The chunk from the pack's copy in another storage, where several are read, or from another pack that holds
         it, as a later run stored it anew; else ``damage``.
         """
         here = wanted.place
         for stored in copies(self._storage, object_key("pack", here.pack.name), here.offset, here.sealed_size):
-            content = self._open(wanted, memoryview(stored))
+            (content,) = self._opening().open([wanted], [memoryview(stored)])
             if not isinstance(content, Damaged):
                 return content
         for place in self._index.find_all(wanted.chunk_id):
@@ -120,39 +111,23 @@ class ChunkReader:
             except StorageError as error:
                 _damage("", error)
                 continue
-            content = self._open(_Wanted(wanted.chunk_id, place), memoryview(sealed))
+            (content,) = self._opening().open([Wanted(wanted.chunk_id, place)], [memoryview(sealed)])
             if not isinstance(content, Damaged):
                 return content
         return damage
 
-    def _open(self, wanted: _Wanted, sealed: memoryview) -> Content:
-        place = wanted.place
-        key = object_key("pack", place.pack.name)
-        try:
-            header = pack_header(place.pack.salt)
-            frame = self._keys.opener("pack", header).open(place.offset, wanted.chunk_id, sealed)
-            return self._decompressor().decompress(frame[0], memoryview(frame)[1:], place.content_size)
-        except (NotAuthentic, NotDecodable, IndexError) as error:
-            return Damaged(f"{key} is damaged at byte {place.offset}: {error}", key=key)
-
-    def _decompressor(self) -> Decompressor:
-        if not hasattr(self._local, "decompressor"):
-            self._local.decompressor = Decompressor()
-        decompressor: Decompressor = self._local.decompressor
-        return decompressor
+    def _opening(self) -> Opening:
+        """This thread's."""
+        if not hasattr(self._local, "opening"):
+            self._local.opening = Opening(self._keys)
+        opening: Opening = self._local.opening
+        return opening
 
     def close(self) -> None:
         """End the threads; what they were at is dropped."""
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
             self._threads = None
-
-
-def pack_header(salt: bytes) -> bytes:
-    """The header that a pack with that salt starts with."""
-    header = MAGIC + bytes((VERSION, KINDS["pack"], 0, 0)) + salt
-    assert len(header) == HEADER_SIZE
-    return header
 
 
 def _damage(key: str, error: StorageError) -> Damaged:
@@ -186,7 +161,7 @@ class _ReadAhead:
         self._ahead: dict[bytes, int] = {}
         """Content sizes of the chunks that are in the window and were not given yet."""
         self._ahead_bytes = 0
-        self._batch: dict[bytes, _Wanted] = {}
+        self._batch: dict[bytes, Wanted] = {}
         self._batch_bytes = 0
         self._known: OrderedDict[bytes, tuple[Future[list[Content]], int, int]] = OrderedDict()
         """Future, position in what it gives, content size; the longest unused first."""
@@ -228,7 +203,7 @@ class _ReadAhead:
         except Damaged as error:
             self._known[chunk_id] = (_settled([error]), 0, 0)
             return True
-        self._batch[chunk_id] = _Wanted(chunk_id, place)
+        self._batch[chunk_id] = Wanted(chunk_id, place)
         self._batch_bytes += place.content_size
         self._ahead[chunk_id] = place.content_size
         self._ahead_bytes += place.content_size
@@ -259,9 +234,9 @@ class _ReadAhead:
                 self._known_bytes -= size
 
 
-def _stretches(wanted: Iterable[_Wanted]) -> Iterator[list[_Wanted]]:
+def _stretches(wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
     """What is wanted, by pack and offset, parted where a request would grow too large or fetch much for nothing."""
-    stretch: list[_Wanted] = []
+    stretch: list[Wanted] = []
     size = 0
     for one in sorted(wanted, key=lambda each: (each.place.pack.digest, each.place.offset)):
         if stretch:

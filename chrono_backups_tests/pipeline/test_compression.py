@@ -110,3 +110,36 @@ def test_any_content(kind: Type, parts: list[bytes], repeat: int) -> None:
     codec, data = compressed(kind, content)
     assert len(data) <= len(content)
     assert decompressed(codec, data, len(content)) == content
+
+
+def test_many_at_once_are_each_what_they_are_alone() -> None:
+    wanted = [("zstd", TEXT[n * 1000 : n * 1000 + 70_000]) for n in range(5)]
+    wanted += [("gzip", TEXT[:5000]), ("none", NOISE[:3000]), ("zstd", NOISE[:9000]), ("zstd", TEXT[:1])]
+    wanted += [("zstd", TEXT[:90_000])] * 2
+    frames = []
+    for kind, content in wanted:
+        codec, data = compressed(kind, content)  # type: ignore[arg-type]
+        frames.append((codec, memoryview(data), len(content)))
+    decompressor = Decompressor()
+    for some in (frames, frames[:1], frames[5:7], [], frames * 3):
+        found = [bytes(one) for one in decompressor.decompress_all(some)]  # type: ignore[arg-type]
+        assert found == [decompressed(codec, bytes(data), size) for codec, data, size in some]
+
+
+@pytest.mark.parametrize("bad", [0, 2, 4])
+@pytest.mark.parametrize("how", ["cut", "noise", "too long", "too short", "codec"])
+def test_one_that_does_not_decode_costs_itself_alone(bad: int, how: str) -> None:
+    contents = [TEXT[n * 1000 : n * 1000 + 70_000] for n in range(5)]
+    frames = [(ZSTD, memoryview(compressed("zstd", content)[1]), len(content)) for content in contents]
+    codec, data, size = frames[bad]
+    frames[bad] = {
+        "cut": (codec, data[:-7], size),
+        "noise": (codec, memoryview(NOISE)[: len(data)], size),
+        "too long": (codec, data, size - 1),
+        "too short": (codec, data, size + 1),
+        "codec": (9, data, size),
+    }[how]
+    found = Decompressor().decompress_all(frames)
+    assert isinstance(found[bad], NotDecodable)
+    others = [n for n in range(5) if n != bad]
+    assert [bytes(found[n]) for n in others] == [contents[n] for n in others]  # type: ignore[arg-type]

@@ -56,7 +56,8 @@ def test_by_pattern_with_the_directories_on_the_way(tmp_path: Path, storage: Mem
 
 def test_what_is_damaged_is_named_and_left_out_and_the_rest_is_right(tmp_path: Path, storage: MemoryStorage) -> None:
     root = tmp_path / "site"
-    wanted = {f"large{n}": noise(n, 900_000) for n in range(8)} | {f"small{n}": noise(50 + n, 900) for n in range(50)}
+    wanted = {f"large{n}": noise(n, 900_000) for n in range(8)} | {"huge": noise(9, 9_000_001)}
+    wanted |= {f"small{n}": noise(50 + n, 900) for n in range(50)}
     write_all(root, wanted)
     take(opened(storage), "full", root)
     key = max((key for key in storage.objects if key.startswith("packs/")), key=lambda key: len(storage.objects[key]))
@@ -109,9 +110,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_disk_that_fills_up_is_left_empty(tmp_path: Path, storage: MemoryStorage, small_disk: Path) -> None:
+@pytest.mark.parametrize(("files", "size"), [(8, 300_000), (1, 6_000_000)], ids=["small", "large"])
+def test_a_disk_that_fills_up_is_left_empty(
+    tmp_path: Path, storage: MemoryStorage, small_disk: Path, files: int, size: int
+) -> None:
     root = tmp_path / "site"
-    write_all(root, {f"{n}": noise(n, 300_000) for n in range(8)})
+    write_all(root, {f"{n}": noise(n, size) for n in range(files)})
     take(opened(storage), "full", root)
     repository = opened(storage)
     plan = replace(plan_restore(repository, "latest", small_disk / "out"), bytes_free=10**9)

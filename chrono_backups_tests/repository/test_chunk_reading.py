@@ -100,6 +100,24 @@ def test_a_damaged_chunk_costs_itself_alone(repository: Repository, storage: Mem
         opened(storage).reader.read(ids[100])
 
 
+@pytest.mark.parametrize("bad", [0, 57, 99])
+def test_neighbours_are_opened_together_and_each_is_proven(
+    repository: Repository, storage: MemoryStorage, bad: int
+) -> None:
+    """Of some that shrink and some that don't; what was given stays as it is while others are opened."""
+    contents = [noise(n, 30_000) if n % 3 == 0 else bytes([n]) * (20_000 + n) + noise(n, 500) for n in range(100)]
+    ids = stored(repository, contents)
+    assert [bytes(one) for one in list(opened(storage).reader.stream(ids))] == contents  # type: ignore[arg-type]
+    key = damaged(storage, repository, ids[bad])
+    found = list(opened(storage).reader.stream(ids))
+    error = found[bad]
+    assert isinstance(error, Damaged)
+    assert error.key == key
+    assert "authentication failed" in str(error)
+    others = [n for n in range(100) if n != bad]
+    assert [bytes(found[n]) for n in others] == [contents[n] for n in others]  # type: ignore[arg-type]
+
+
 def test_an_unknown_chunk_costs_itself_alone(repository: Repository) -> None:
     ids = stored(repository, CONTENTS[:3])
     found = list(repository.reader.stream([ids[0], bytes(32), ids[1], bytes(32), ids[2]]))
