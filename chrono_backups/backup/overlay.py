@@ -9,6 +9,9 @@ from chrono_backups.errors import SourceError
 from chrono_backups.repository.listing import Extent
 from chrono_backups.sources.base import Changes, Stretches
 
+_BEHIND = Extent(None, 0, 1 << 62)
+"""What an earlier file reads as behind its end."""
+
 
 class _Cursor:
     """Goes through extents from start to end, by bytes of content."""
@@ -39,23 +42,43 @@ class _Cursor:
         return length - left
 
 
-def lay_over(old: Iterable[Extent], changes: Changes, new: Sequence[Extent]) -> list[Extent]:
+def lay_over(old: Iterable[Extent], changes: Changes, new: Iterable[Extent]) -> list[Extent]:
     """The extents of the whole file. ``new`` has the changed blocks' contents, in the order of their numbers.
 
-    The work grows with the number of extents, not with their product.
+    The work grows with the number of extents, not with their product. One loop and few calls: a table whose pages
+    changed here and there has a run of blocks for every other page. Raises ``SourceError`` where ``new`` is too short.
     """
-    kept, changed = _Cursor(old), _Cursor(new)
     found: list[Extent] = []
-    at = 0
+    olds, news = iter(old), iter(new)
+    old_id, old_offset, old_length = next(olds, _BEHIND)
+    new_id, new_offset, new_length = None, 0, 0
+    old_at = at = 0
+    """Where the old extent begins; how much of the file is listed."""
     for first, count in chain(_runs(changes.blocks), ((None, 0),)):
         start = changes.size if first is None else first * changes.block_size
-        from_old = min(start, changes.kept)
-        if from_old > at:
-            kept.move(at - kept.at, None)
-            at += kept.move(from_old - at, found)
+        kept = min(start, changes.kept)
+        while at < kept:
+            while old_at + old_length <= at:
+                old_at += old_length
+                old_id, old_offset, old_length = next(olds, _BEHIND)
+            length = min(kept, old_at + old_length) - at
+            _append(found, old_id, 0 if old_id is None else old_offset + at - old_at, length)
+            at += length
         if start > at:
             _append(found, None, 0, start - at)
-        at = start + changed.move(count * changes.block_size, found)
+        at = start
+        end = start + count * changes.block_size
+        while at < end:
+            while not new_length:
+                extent = next(news, None)
+                if extent is None:
+                    raise SourceError("fewer changed blocks came than were named")
+                new_id, new_offset, new_length = extent
+            length = min(end - at, new_length)
+            _append(found, new_id, new_offset, length)
+            at += length
+            new_length -= length
+            new_offset += 0 if new_id is None else length
     return found
 
 

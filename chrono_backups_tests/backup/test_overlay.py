@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chrono_backups.backup.overlay import lay_over
+from chrono_backups.errors import SourceError
 from chrono_backups.repository.listing import Extent
 from chrono_backups.sources.base import Changes
 
@@ -71,6 +73,11 @@ def test_neighbours_in_one_chunk_become_one_extent() -> None:
         Extent(b"n", 0, 12),
         Extent(None, 0, 4),
     ]
+
+
+def test_fewer_blocks_than_were_named_are_no_hole() -> None:
+    with pytest.raises(SourceError, match="fewer changed blocks"):
+        lay_over([Extent(b"a", 0, 16)], Changes(BLOCK, [1, 2], 16, 16), [Extent(b"n", 0, 4)])
 
 
 def test_a_hole_of_the_earlier_file_joins_what_it_never_had() -> None:
