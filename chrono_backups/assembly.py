@@ -56,8 +56,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _WORKERS_MOST = 4
-_UPLOADS_HERE, _UPLOADS_AWAY = 2, 4
-"""A service answers once it has a pack, which takes about as long as sending it: others are sent meanwhile."""
+_UPLOADS_HERE, _UPLOADS_AWAY = 1, 4
+"""A disk takes one pack after another. A service answers once it has a pack, which takes about as long as sending it:
+others are sent meanwhile."""
 _LOCAL_ATTEMPTS = 2
 """A disk that is not mounted does not appear while one waits; a network share may answer the second time."""
 _REMOTE_ATTEMPTS = 8
@@ -329,7 +330,7 @@ class Application:
         compression = self.settings.compression
         workers = min(_WORKERS_MOST, max(2, os.cpu_count() or 2))
         uploads = _UPLOADS_HERE if storage in {"local", "local_mirror"} else _UPLOADS_AWAY
-        options = PipelineOptions(compression.type, compression.level, workers, uploads, slots=workers + 3)
+        options = PipelineOptions(compression.type, compression.level, workers, uploads, slots=workers + 2)
         memory = self.settings.limits.memory
         return options if memory is None else options.within(memory)
 

@@ -39,7 +39,7 @@ class Repacker:
         self._held = held
         self._listener = listener
         self._targets: dict[bool, _Target] = {}
-        self._stored: list[tuple[Pack, list[PackedChunk]]] = []
+        self._stored: list[tuple[Pack, Sequence[PackedChunk]]] = []
         self.findings = Findings(listener)
         self.bytes = 0
         self.index_written = 0
@@ -87,7 +87,7 @@ class Repacker:
         self.bytes += len(frame)
 
     def _put(self, target: _Target) -> None:
-        rows = list(target.builder.chunks)
+        rows = target.builder.chunks
         digest, data = target.builder.finish()
         with suppress(ObjectExists):  # a put whose first answer was lost
             self._repository.storage.put(object_key("pack", digest.hex()), data)

@@ -24,11 +24,14 @@ from chrono_backups.repository.format import object_key, seal_object
 from chrono_backups.repository.index import Index, IndexTable, Location, Pack, encode_index
 from chrono_backups.storage.base import Storage
 
-SLOT_SIZE = 2 * MAX_CHUNK
+SLOT_SIZE = MAX_CHUNK + MAX_CHUNK // 2
+"""Room for the largest chunk and what is read on meanwhile; larger ones cost memory and are no quicker."""
 _PATIENCE = 1.0
 """Seconds that a run that has failed or was stopped waits for each of its threads."""
 _PACK_BUFFER = PACK_TARGET + MAX_CHUNK + 256 * 1024
-_INDEX_EVERY = 65536
+_LISTING_TARGET = PACK_TARGET // 4
+"""Where a pack of listings is closed: it is open beside that of contents all along, and takes its own memory."""
+_INDEX_EVERY = 32768
 """Chunks after which a run writes what it has of the index, and forgets its own larger record of it."""
 
 
@@ -278,11 +281,10 @@ class ChunkWriter:
                     self._open[listing] = fresh
                 else:
                     self._builders.put(fresh.builder)
-            row = pack.builder.add(chunk_id, encoded, content_size)
+            self.added.stored += pack.builder.add(chunk_id, encoded, content_size)
             self.added.chunks += 1
             self.added.content += content_size
-            self.added.stored += row.sealed_size
-            if pack.builder.size >= PACK_TARGET:
+            if pack.builder.size >= (_LISTING_TARGET if listing else PACK_TARGET):
                 self._close_pack(listing=listing)
 
     def _fresh_pack(self) -> _OpenPack:

@@ -45,7 +45,7 @@ def test_everything_is_found_from_the_end(contents: list[bytes]) -> None:
     size = directory_size(data[-TRAILER.size :])
     start = len(data) - TRAILER.size - size
     rows = read_directory(KEYS, data[:HEADER_SIZE], memoryview(data)[start : start + size], start)
-    assert rows == builder.chunks
+    assert rows == list(builder.chunks)
     opened = KEYS.opener("pack", data[:HEADER_SIZE])
     for number, (row, content) in enumerate(zip(rows, contents, strict=True)):
         assert row.chunk_id == identity(number)
