@@ -42,6 +42,9 @@ class Opening:
         contents: list[Content] = []
         for one, frame in zip(wanted, opened, strict=True):
             content = next(decoded) if isinstance(frame, tuple) else frame
+            if not isinstance(content, NotAuthentic | NotDecodable) and self._keys.chunk_id(content) != one.chunk_id:
+                # Sealed as it is now, so nobody changed it since: it was another content already when it was stored.
+                content = NotDecodable("its content is not the one that it is named by")
             if isinstance(content, NotAuthentic | NotDecodable):
                 contents.append(Damaged(f"{key} is damaged at byte {one.place.offset}: {content}", key=key))
             else:

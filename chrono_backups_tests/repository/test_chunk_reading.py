@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 
 from chrono_backups.errors import Damaged, StorageDenied, StorageError, StorageUnavailable
+from chrono_backups.pipeline.encryption import Keys
 from chrono_backups.repository.repository import Repository
 from chrono_backups.storage.faulty import FailFrom, FaultyStorage
 from chrono_backups.storage.memory import MemoryStorage
@@ -116,6 +117,23 @@ def test_neighbours_are_opened_together_and_each_is_proven(
     assert "authentication failed" in str(error)
     others = [n for n in range(100) if n != bad]
     assert [bytes(found[n]) for n in others] == [contents[n] for n in others]  # type: ignore[arg-type]
+
+
+def test_a_content_that_was_stored_under_another_name_is_damage(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where memory failed between naming a chunk and sealing it: it opens, and is not what was to be kept."""
+    contents = [noise(1, 70_000), b"text " * 20_000]
+    names: dict[bytes, bytes] = {noise(1, 70_000): noise(2, 70_000), b"text " * 20_000: b"test " * 20_000}
+    real = Keys.chunk_id
+    with monkeypatch.context() as patched:
+        patched.setattr(Keys, "chunk_id", lambda keys, content: real(keys, names.get(bytes(content), bytes(content))))
+        ids = stored(repository, [*contents, noise(3, 1000)])
+    assert ids[0] == repository.keys.chunk_id(noise(2, 70_000))
+    found = list(repository.reader.stream(ids))
+    for one in found[:2]:
+        assert isinstance(one, Damaged) and "not the one that it is named by" in one.message
+    assert found[2] == noise(3, 1000)
 
 
 def test_an_unknown_chunk_costs_itself_alone(repository: Repository) -> None:
