@@ -28,9 +28,11 @@ SLOT_SIZE = MAX_CHUNK + MAX_CHUNK // 2
 """Room for the largest chunk and what is read on meanwhile; larger ones cost memory and are no quicker."""
 _PATIENCE = 1.0
 """Seconds that a run that has failed or was stopped waits for each of its threads."""
-_PACK_BUFFER = PACK_TARGET + MAX_CHUNK + 256 * 1024
-_LISTING_TARGET = PACK_TARGET // 4
-"""Where a pack of listings is closed: it is open beside that of contents all along, and takes its own memory."""
+_TARGETS = {False: PACK_TARGET, True: PACK_TARGET // 4}
+"""Where a pack is closed, of contents and of listings. One of listings is open beside that of contents all along."""
+_BUFFERS = {listing: target + MAX_CHUNK + 256 * 1024 for listing, target in _TARGETS.items()}
+_LISTING_BUILDERS = 2
+"""One to fill while one is on its way."""
 _INDEX_EVERY = 32768
 """Chunks after which a run writes what it has of the index, and forgets its own larger record of it."""
 
@@ -48,7 +50,8 @@ class PipelineOptions:
     @property
     def memory(self) -> int:
         """Bytes of buffers that the pipeline holds at the most."""
-        return self.slots * SLOT_SIZE + (self.uploads + 2) * _PACK_BUFFER + self.workers * MAX_CHUNK
+        packs = (self.uploads + 1) * _BUFFERS[False] + _LISTING_BUILDERS * _BUFFERS[True]
+        return self.slots * SLOT_SIZE + packs + self.workers * MAX_CHUNK
 
     def within(self, memory: int) -> PipelineOptions:
         """These options, with as much less at once as keeps the buffers within ``memory`` bytes."""
@@ -89,6 +92,7 @@ class Added:
 class _OpenPack:
     builder: PackBuilder
     salt: bytes
+    listing: bool
 
 
 class ChunkWriter:
@@ -129,8 +133,8 @@ class ChunkWriter:
         self._packs: SimpleQueue[_OpenPack | None] = SimpleQueue()
         self._slots: SimpleQueue[bytearray] = SimpleQueue()
         self._slots_made = 0
-        self._builders: SimpleQueue[PackBuilder] = SimpleQueue()
-        self._builders_made = 0
+        self._builders: dict[bool, SimpleQueue[PackBuilder]] = {False: SimpleQueue(), True: SimpleQueue()}
+        self._builders_left = {False: options.uploads + 1, True: _LISTING_BUILDERS}
         self._packs_pending = 0
         self._packs_done = threading.Condition(self._lock)
         self._announced = 0
@@ -274,29 +278,29 @@ class ChunkWriter:
                 # The lock is let go while waiting for a buffer: uploaders need it to give one back.
                 self._lock.release()
                 try:
-                    fresh = self._fresh_pack()
+                    fresh = self._fresh_pack(listing=listing)
                 finally:
                     self._lock.acquire()
                 if self._open[listing] is None:
                     self._open[listing] = fresh
                 else:
-                    self._builders.put(fresh.builder)
+                    self._builders[listing].put(fresh.builder)
             self.added.stored += pack.builder.add(chunk_id, encoded, content_size)
             self.added.chunks += 1
             self.added.content += content_size
-            if pack.builder.size >= (_LISTING_TARGET if listing else PACK_TARGET):
+            if pack.builder.size >= _TARGETS[listing]:
                 self._close_pack(listing=listing)
 
-    def _fresh_pack(self) -> _OpenPack:
+    def _fresh_pack(self, *, listing: bool) -> _OpenPack:
+        builders = self._builders[listing]
         with self._lock:
-            # One for each uploader, one to fill with content and one with listings.
-            make = self._builders.empty() and self._builders_made < self._options.uploads + 2
-            self._builders_made += make
-        builder = PackBuilder(mmap(-1, _PACK_BUFFER)) if make else self._builders.get()
+            make = builders.empty() and self._builders_left[listing] > 0
+            self._builders_left[listing] -= make
+        builder = PackBuilder(mmap(-1, _BUFFERS[listing])) if make else builders.get()
         self._check()
         salt = self._clock.random_bytes(SALT_SIZE)
         builder.start(self._keys.sealer("pack", salt))
-        return _OpenPack(builder, salt)
+        return _OpenPack(builder, salt, listing)
 
     def _close_pack(self, *, listing: bool) -> None:
         """Send the open pack on its way. The lock is held."""
@@ -316,7 +320,7 @@ class ChunkWriter:
             except BaseException as error:  # raised again in the caller's thread
                 self._fail(error)
             finally:
-                self._builders.put(pack.builder)
+                self._builders[pack.listing].put(pack.builder)
                 with self._lock:
                     self._packs_pending -= 1
                     self._packs_done.notify_all()
@@ -339,4 +343,5 @@ class ChunkWriter:
             self._packs_done.notify_all()
         # Whoever waits for a buffer finds the failure behind it.
         self._slots.put(bytearray())
-        self._builders.put(PackBuilder(bytearray()))
+        for builders in self._builders.values():
+            builders.put(PackBuilder(bytearray()))

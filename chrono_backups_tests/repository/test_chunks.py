@@ -84,7 +84,7 @@ def test_the_index_is_written_as_the_run_goes_on(
     repository: Repository, storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "_INDEX_EVERY", 10)
-    monkeypatch.setattr(writer_module, "PACK_TARGET", 200_000)
+    monkeypatch.setitem(writer_module._TARGETS, False, 200_000)
     with repository.writer(NARROW) as writer:
         for number in range(60):
             store(writer, [noise(1000 + number, 50_000)])
@@ -113,7 +113,7 @@ def test_what_is_flushed_is_durable_and_indexed(repository: Repository, storage:
 def test_packs_are_told_of_from_the_thread_that_fills_slots(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "PACK_TARGET", 200_000)
+    monkeypatch.setitem(writer_module._TARGETS, False, 200_000)
     threads = []
     with repository.writer(WIDE, on_pack=lambda: threads.append(threading.current_thread())) as writer:
         for number in range(20):
