@@ -33,6 +33,7 @@ from chrono_backups_tests.backup.taking import (
     total,
     write_all,
 )
+from chrono_backups_tests.damaging import last_byte_changed
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_a_parent_that_is_damaged_makes_it_full_and_says_which(root: Path, objec
     repository = new_repository(storage)
     take(repository, "full", root)
     (key,) = [key for key in storage.objects if key.startswith(object_kind)]
-    storage.objects[key] = storage.objects[key][:-1] + b"?"
+    storage.objects[key] = last_byte_changed(storage.objects[key])
     manifest = take(repository, "incremental", root)
     assert manifest.snapshots[0].effective == "full"
     assert key in manifest.snapshots[0].reason

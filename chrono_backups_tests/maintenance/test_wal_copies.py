@@ -15,6 +15,7 @@ from chrono_backups.repository.evidence import Evidence, put_evidence
 from chrono_backups.repository.format import object_key
 from chrono_backups.repository.repository import Repository
 from chrono_backups.storage.memory import MemoryStorage
+from chrono_backups_tests.damaging import last_byte_changed
 from chrono_backups_tests.maintenance.site import Site
 from chrono_backups_tests.maintenance.wal_site import (
     SYSTEM,
@@ -173,7 +174,7 @@ class TestVerify:
     def test_a_damaged_history_is_found_at_once(self, site: Site, repository: Repository) -> None:
         put_history(repository, 2, (1, 6))
         key = object_key("wal", f"{SYSTEM}/00000002.history")
-        site.storage.objects[key] = site.storage.objects[key][:-1] + b"?"
+        site.storage.objects[key] = last_byte_changed(site.storage.objects[key])
         report = verify(repository)
         assert [(one.code, one.subject) for one in report.findings] == [("damaged", key)]
 

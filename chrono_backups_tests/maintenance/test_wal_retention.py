@@ -17,6 +17,7 @@ from chrono_backups.maintenance.wal_retention import ABANDONED
 from chrono_backups.repository.evidence import Evidence, put_evidence
 from chrono_backups.repository.repository import Repository
 from chrono_backups.storage.memory import MemoryStorage
+from chrono_backups_tests.damaging import last_byte_changed
 from chrono_backups_tests.maintenance.site import Site
 from chrono_backups_tests.maintenance.wal_site import (
     SYSTEM,
@@ -163,7 +164,7 @@ class TestPrune:
         with site.create() as repository:
             oldest, *_ = three_days(site, repository)
             key = f"manifests/{oldest}"
-            site.storage.objects[key] = site.storage.objects[key][:-1] + b"?"
+            site.storage.objects[key] = last_byte_changed(site.storage.objects[key])
             with pytest.raises(Damaged):
                 planned(site, repository)
             assert plan_forget(repository, ONE, site.clock.now()).wal == ()

@@ -10,6 +10,7 @@ from chrono_backups.backup.service import capture, commit, plan_backup
 from chrono_backups.identifiers import BackupType
 from chrono_backups.orchestration.days import end_of
 from chrono_backups.repository.records import Manifest
+from chrono_backups_tests.damaging import last_byte_changed
 from chrono_backups_tests.orchestration.site import Site, checks, facts, failures
 
 
@@ -185,7 +186,7 @@ class TestChecks:
     def test_a_damaged_manifest_fails_every_check_of_its_backup_alone(self, site: Site) -> None:
         assert site.backup("full").success
         manifest = self.manifest(site, site.backups()[0].backup_id)
-        manifest.write_bytes(manifest.read_bytes()[:-1] + b"?")
+        manifest.write_bytes(last_byte_changed(manifest.read_bytes()))
         result = self.check(site, "structure_verified")
         assert not result.success
         assert checks(result) == {"structure_verified": False}

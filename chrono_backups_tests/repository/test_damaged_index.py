@@ -5,6 +5,7 @@ from pathlib import Path
 from chrono_backups.repository.listings import read_listing
 from chrono_backups.storage.memory import MemoryStorage
 from chrono_backups_tests.backup.taking import new_repository, noise, opened, take, write_all
+from chrono_backups_tests.damaging import last_byte_changed
 
 
 def test_a_damaged_index_object_costs_nothing(tmp_path: Path) -> None:
@@ -14,7 +15,7 @@ def test_a_damaged_index_object_costs_nothing(tmp_path: Path) -> None:
     new_repository(storage)
     take(opened(storage), "full", root)
     key = next(key for key in storage.objects if key.startswith("index/"))
-    storage.objects[key] = storage.objects[key][:-1] + b"x"
+    storage.objects[key] = last_byte_changed(storage.objects[key])
 
     repository = opened(storage)
     snapshot = repository.snapshot(repository.backup("latest").snapshots[0].snapshot_id)
