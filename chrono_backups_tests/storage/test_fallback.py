@@ -164,7 +164,17 @@ def test_many_threads_fall_over_together() -> None:
     reading.close()
 
 
-def test_closing_lets_go_of_all() -> None:
-    reading = FallbackStorage([refusing("one", lambda: StorageUnavailable("down")), place(filled("two"))])
+def test_closing_lets_go_of_all_that_were_opened_whatever_one_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    def close(storage: MemoryStorage) -> None:
+        closed.append(storage.name)
+        if storage.name == "one":
+            raise StorageUnavailable("the connection is gone")
+
+    monkeypatch.setattr(MemoryStorage, "close", close)
+    reading = FallbackStorage([place(filled("one", 1)), place(filled("two")), place(filled("three"))])
+    assert reading.get("packs/0") == b"content of 0"
+    assert reading.get("packs/4") == b"content of 4"  # the first has none of that name
     reading.close()
-    reading.close()
+    assert closed == ["one", "two"]

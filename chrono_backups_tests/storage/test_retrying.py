@@ -146,8 +146,11 @@ class TestLostAnswers:
         storage.close()
 
     def test_also_when_the_look_fails_at_first(self) -> None:
-        storage, _ = retrying(Fail(0, "put", after_effect=True), Fail(0, "info"), Fail(0, "get"), clock=Chance(1.0))
+        faults = Fail(0, "put", after_effect=True), Fail(0, "info"), Fail(0, "get")
+        storage, faulty = retrying(*faults, clock=Chance(1.0))
         storage.put("a", memoryview(b"content"))
+        assert storage.get("a") == b"content"
+        assert faulty.calls_of("info") >= 2 and faulty.calls_of("get") >= 2  # each fault came about
         storage.close()
 
     @pytest.mark.parametrize("others", [b"CONTENT", b"content, longer", b""])
